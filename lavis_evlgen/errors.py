@@ -1,0 +1,17 @@
+"""Errors that a user can act on: each names the file, key or value and the way out."""
+
+
+class EvlgenError(Exception):
+    """Base of all errors that this package raises on purpose; launchers print them without a stack trace."""
+
+
+class ConfigError(EvlgenError, ValueError):
+    """A configuration key or value is unknown, missing or does not fit."""
+
+
+class WeightsError(EvlgenError, FileNotFoundError):
+    """A file of weights is missing, damaged or belongs to another model."""
+
+
+class DataError(EvlgenError, ValueError):
+    """A data file is missing, damaged or empty, or too many of its samples are."""
