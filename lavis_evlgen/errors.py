@@ -1,5 +1,8 @@
 """Errors that a user can act on: each names the file, key or value and the way out."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class EvlgenError(Exception):
     """Base of all errors that this package raises on purpose; launchers print them without a stack trace."""
@@ -15,3 +18,10 @@ class WeightsError(EvlgenError, FileNotFoundError):
 
 class DataError(EvlgenError, ValueError):
     """A data file is missing, damaged or empty, or too many of its samples are."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the known name most like `name`, or the list of known names if none is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

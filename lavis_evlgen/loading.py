@@ -1,0 +1,50 @@
+"""Models in notebooks: one call for a model and its preprocessing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lavis.common.registry import registry
+from lavis.models import load_preprocess
+from omegaconf import OmegaConf
+
+from lavis_evlgen.errors import ConfigError, nearest
+
+
+def load_model_and_preprocess(
+    name: str,
+    model_type: str | None = None,
+    is_eval: bool = True,
+    device: str | torch.device = "cpu",
+    **overrides: Any,
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
+    """A model with its weights, its image processors and its text processors.
+
+    Args:
+        name: a registered model such as ``evlgen_opt``; LAVIS's own work too.
+        model_type: by default the model's usual one (``pretrain_opt2.7b`` for ``evlgen_opt``).
+        is_eval: switch dropout off.
+        device: where to put the model; on a CPU it computes in fp32.
+        overrides: model keys that replace the yaml's, such as ``pretrained="my.pth"`` or ``opt_model="folder"``.
+
+    Returns:
+        (model, image processors, text processors), the processors with the entries ``train`` and ``eval``.
+
+    Raises:
+        ConfigError: unknown name or model type. WeightsError: weights are missing or do not fit.
+    """
+    cls = registry.get_model_class(name)
+    if cls is None:
+        raise ConfigError(f"model {name!r} is not registered{nearest(name, registry.list_models())}")
+    model_type = model_type or getattr(cls, "default_model_type", None)
+    if model_type is None:
+        raise ConfigError(
+            f"model_type: {name} has no default; choose one of {', '.join(cls.PRETRAINED_MODEL_CONFIG_DICT)}"
+        )
+    model = cls.from_pretrained(model_type=model_type, **overrides)
+    processors = load_preprocess(OmegaConf.load(cls.default_config_path(model_type)).preprocess)
+    if torch.device(device).type == "cpu":
+        model = model.float()
+    model.train(not is_eval)
+    return (model.to(device), *processors)

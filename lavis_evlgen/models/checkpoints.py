@@ -1,0 +1,120 @@
+"""Reading checkpoints: ours, the official EVLGen release's, and what is wrong with the others."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lavis_evlgen.errors import WeightsError
+
+# the names of the official release beside ours
+_OFFICIAL_PREFIXES = {
+    "visual_encoder.": "vision.encoder.",
+    "VL_proj.": "connector.input_proj.",
+    "VLconnector.": "connector.",
+    "opt_proj.": "prompt_proj.",
+    "llm_proj.": "prompt_proj.",
+    "opt_model.": "language.model.",
+    "llm_model.": "language.model.",
+}
+# buffers that older transformers versions saved and newer ones compute
+_IGNORED_SUFFIXES = ("rotary_emb.inv_freq", "position_ids")
+
+
+def read_file(path: str, key: str = "checkpoint") -> dict[str, Any]:
+    """What a .pth or .safetensors file holds, read without running any code from it.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds something else than tensors and plain values.
+    """
+    if not os.path.isfile(path):
+        raise WeightsError(f"{key}: there is no file {path!r} (looked in {os.path.abspath(path)})")
+    try:
+        if path.endswith(".safetensors"):
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{key}: {path!r} is damaged or no file of weights ({reason})") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{key}: {path!r} holds a {type(content).__name__}, expected a dictionary of tensors")
+    return content
+
+
+def read_weights(path: str, key: str = "checkpoint") -> dict[str, Tensor]:
+    """The tensors of a checkpoint file by name, unwrapped from a "model" entry if there is one.
+
+    Raises:
+        WeightsError: see `read_file`; or an entry is no tensor.
+    """
+    content = read_file(path, key)
+    weights = content.get("model", content)
+    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if others:
+        raise WeightsError(f"{key}: {path!r} holds entries that are no tensors, first {others[0]!r}")
+    return weights
+
+
+def rename_official(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Official EVLGen names to ours; names that already are ours stay."""
+    renamed = {}
+    for name, tensor in weights.items():
+        prefix = next((prefix for prefix in _OFFICIAL_PREFIXES if name.startswith(prefix)), None)
+        renamed[_OFFICIAL_PREFIXES[prefix] + name[len(prefix) :] if prefix else name] = tensor
+    return renamed
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load a checkpoint into a model: strict about what trains, tolerant about frozen parts that are not in it.
+
+    Args:
+        model: an EVLGen model.
+        weights: tensors under our names or the official ones, with or without the frozen parts.
+        source: the file's name, for messages.
+
+    Raises:
+        WeightsError: a trainable tensor is missing, a tensor has another shape, or the checkpoint has tensors that
+            the model does not. Nothing is loaded then.
+    """
+    weights = rename_official(weights)
+    own = dict(model.state_dict(keep_vars=True))
+    trainable = {name for name, tensor in own.items() if tensor.requires_grad}
+    unknown = [name for name in weights if name not in own and not name.endswith(_IGNORED_SUFFIXES)]
+    problems = [
+        *_describe("trainable tensors are missing", sorted(trainable - set(weights))),
+        *_describe("tensors belong to another model", unknown),
+        *_describe(
+            "tensors have another shape",
+            (
+                f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+                for name, tensor in weights.items()
+                if name in own and own[name].shape != tensor.shape
+            ),
+        ),
+    ]
+    if problems:
+        raise WeightsError(f"{source} does not fit this model: {'; '.join(problems)}")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            if name in own:
+                own[name].copy_(tensor)
+
+
+def _describe(what: str, names: Iterable[str]) -> list[str]:
+    names = list(names)
+    return [f"{len(names)} {what}, first {names[0]}"] if names else []

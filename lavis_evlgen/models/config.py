@@ -1,0 +1,118 @@
+"""The model section of a configuration: its keys, their defaults, and which part each one is for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lavis_evlgen.errors import ConfigError, nearest
+
+
+@dataclass
+class ModelConfig:
+    """Every key of the model section, with its default. Official EVLGen and BLIP-2 files use the same names."""
+
+    arch: str | None = None
+    model_type: str | None = None
+    # vision
+    vit_model: str = "eva_clip_g"
+    vit_config: dict[str, Any] | None = None
+    vit_weights: str | None = None
+    image_size: int = 224
+    drop_path_rate: float = 0.0
+    use_grad_checkpoint: bool = False
+    vit_precision: str = "fp16"
+    freeze_vit: bool = True
+    # connector
+    connector: str = "tomeformer"
+    bert_model: str | None = "bert-base-uncased"
+    connector_config: dict[str, Any] | None = None
+    num_layers: int | None = None
+    num_query_token: int = 32
+    tome_r: int | Sequence[float] = 19
+    merge: str = "official"
+    merged_skip: bool = False
+    connector_lr_scale: float = 1.0
+    # language
+    opt_model: str | None = None
+    llm_model: str | None = None
+    llm_precision: str = "fp16"
+    llm_end: str | None = None
+    prompt: str = ""
+    max_txt_len: int = 32
+    max_output_txt_len: int = 32
+    apply_lemmatizer: bool = False
+    # weights
+    load_pretrained: bool = False
+    pretrained: str | None = None
+    load_finetuned: bool = False
+    finetuned: str | None = None
+    # in the official files; the method has one loss, so only beta = 0 is meaningful
+    alpha: float = 0.0
+    beta: float = 0.0
+
+    @classmethod
+    def keys(cls) -> frozenset[str]:
+        return frozenset(field.name for field in fields(cls))
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> ModelConfig:
+        """Check the keys and build the configuration.
+
+        Raises:
+            ConfigError: an unknown key (the nearest known one is named), or beta above 0.
+        """
+        known = cls.keys()
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"model.{key} is unknown{nearest(key, known)}")
+        config = cls(**values)
+        if config.beta:
+            raise ConfigError(f"model.beta: {config.beta}, but EVLGen has one loss; set beta: 0")
+        return config
+
+    def vision(self) -> dict[str, Any]:
+        """Arguments of `build_vision_tower`."""
+        return self._pick(
+            "vit_model vit_config vit_weights image_size drop_path_rate use_grad_checkpoint vit_precision freeze_vit"
+        )
+
+    def connector_options(self) -> dict[str, Any]:
+        """Arguments of `build_connector`."""
+        return self._pick("connector bert_model connector_config num_layers num_query_token tome_r merge")
+
+    def language(self, kind: str) -> dict[str, Any]:
+        """Arguments of `build_language_model`."""
+        key = "opt_model" if kind == "opt" else "llm_model"
+        name = getattr(self, key)
+        if not name:
+            raise ConfigError(f"model.{key} is not set: name a folder or a Hugging Face model")
+        options = self._pick("llm_precision max_txt_len max_output_txt_len")
+        return {"name": name, "end": self.llm_end, **options}
+
+    def model(self) -> dict[str, Any]:
+        """Arguments of `EVLGen` besides its parts."""
+        if self.merged_skip and self.connector == "qformer":
+            raise ConfigError("model.merged_skip: a Q-Former merges no tokens; use connector: tomeformer")
+        return self._pick("prompt merged_skip connector_lr_scale apply_lemmatizer")
+
+    def checkpoint(self) -> str | None:
+        """The checkpoint to load: `finetuned` if load_finetuned, else `pretrained` if load_pretrained, else none.
+
+        Raises:
+            ConfigError: loading is asked for but no file is named.
+        """
+        for asked, key in ((self.load_finetuned, "finetuned"), (self.load_pretrained, "pretrained")):
+            if asked:
+                path = getattr(self, key)
+                if not path:
+                    raise ConfigError(
+                        f"model.load_{key} is true but model.{key} names no file; set it, or load_{key}: false"
+                    )
+                return os.path.expanduser(path)
+        return None
+
+    def _pick(self, names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names.split()}

@@ -1,0 +1,259 @@
+"""EVLGen: frozen vision tower, connector, frozen language model; one stage, one loss (EVLGen, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lavis.common.dist_utils import download_cached_file
+from lavis.common.utils import is_url
+from lavis.models.base_model import BaseModel
+from lavis.models.blip2_models.blip2 import LayerNorm
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.models.checkpoints import load_weights, read_weights
+from lavis_evlgen.models.config import ModelConfig
+from lavis_evlgen.models.connectors import build_connector
+from lavis_evlgen.models.language import LanguageModel, build_language_model
+from lavis_evlgen.models.lemmatizer import lemmatize
+from lavis_evlgen.models.vision import VisionTower, build_vision_tower
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the parts of the path give for a batch of images.
+
+    Attributes:
+        vision: [B, L, D_v], the frozen ViT's tokens after `ln_vision`.
+        connector: [B, L', D], the connector's tokens.
+        soft_prompt: [B, L', D_l], what the language model sees.
+        source_map: [B, L], for every visual token the final token that it became part of; None for a Q-Former.
+    """
+
+    vision: Tensor
+    connector: Tensor
+    soft_prompt: Tensor
+    source_map: Tensor | None
+
+
+class EVLGen(BaseModel):
+    """Image to text through a soft prompt. Trainable: `ln_vision`, `connector`, `prompt_proj` (and `skip_proj`).
+
+    Args:
+        vision: images [B, 3, H, W] to tokens [B, L, D_v].
+        connector: tokens [B, L, D_v] to tokens [B, L', D]; has `reduce`.
+        language: soft prompt [B, L', D_l] and texts to a loss or texts.
+        prompt: text between soft prompt and caption.
+        merged_skip: add a linear image of the visual tokens, merged as the connector merges its own, to the soft
+            prompt. Not in the paper: the connector then starts from a useful linear map.
+        connector_lr_scale: factor on the learning rate of the connector's layers.
+        apply_lemmatizer: lemmatise answers, as for OK-VQA.
+
+    A batch (`samples`) is a dictionary with `image` [B, 3, H, W], or `vision_features` [B, L, D_v] where the frozen
+    ViT has run already; `text_input` (list of B texts) for training and questions; optionally `prompt`.
+    """
+
+    PRETRAINED_MODEL_CONFIG_DICT: dict[str, str] = {}
+    CONFIG_KEYS = ModelConfig.keys()
+    language_kind = "any"
+
+    def __init__(
+        self,
+        vision: VisionTower,
+        connector: nn.Module,
+        language: LanguageModel,
+        *,
+        prompt: str = "",
+        merged_skip: bool = False,
+        connector_lr_scale: float = 1.0,
+        apply_lemmatizer: bool = False,
+    ):
+        super().__init__()
+        self.vision = vision
+        self.ln_vision = LayerNorm(vision.num_features)
+        self.connector = connector
+        self.prompt_proj = nn.Linear(connector.hidden_size, language.width)
+        self.skip_proj = nn.Linear(vision.num_features, language.width, bias=False) if merged_skip else None
+        self.language = language
+        self.prompt = prompt
+        self.connector_lr_scale = connector_lr_scale
+        self.apply_lemmatizer = apply_lemmatizer
+
+    def forward(self, samples: dict[str, Any]) -> dict[str, Tensor]:
+        """Mean cross-entropy of `samples["text_input"]` after the images' soft prompts: ``{"loss": scalar}``."""
+        texts = samples["text_input"]
+        prompts = self._prompts(samples, len(texts))
+        return {"loss": self.language.loss(self.soft_prompt(samples), texts, prompts)}
+
+    def soft_prompt(self, samples: dict[str, Any]) -> Tensor:
+        """The whole visual path: [B, L', D_l]."""
+        return self.extract_features(samples).soft_prompt
+
+    def extract_features(self, samples: dict[str, Any]) -> Features:
+        """The outputs of every part of the visual path."""
+        features = self.ln_vision(self._vision_features(samples))
+        tokens, reduction = self.connector.reduce(features)
+        prompt = self.prompt_proj(tokens)
+        if self.skip_proj is not None:
+            prompt = prompt + self.skip_proj(reduction.apply(features))
+        return Features(features, tokens, prompt, None if reduction is None else reduction.target)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        samples: dict[str, Any],
+        use_nucleus_sampling: bool = False,
+        num_beams: int = 5,
+        max_length: int = 30,
+        min_length: int = 1,
+        top_p: float = 0.9,
+        repetition_penalty: float | None = None,
+        length_penalty: float = 1.0,
+        num_captions: int = 1,
+        temperature: float = 1.0,
+    ) -> list[str]:
+        """Caption images.
+
+        Args:
+            samples: a batch; `samples["prompt"]`, one text or one per image, replaces the model's prompt.
+            use_nucleus_sampling: sample from the `top_p` nucleus instead of beam search.
+            num_beams: 1 is greedy.
+            max_length: most new tokens.
+            min_length: fewest new tokens, the end token counted (1 allows an empty caption).
+            repetition_penalty: None takes the language model's usual one (1.0; Vicuna 1.5, as in EVLGen).
+            num_captions: captions per image; with beam search at most `num_beams`.
+
+        Returns:
+            B * num_captions captions, those of one image next to each other.
+
+        Raises:
+            ConfigError: more captions than beams.
+        """
+        if not use_nucleus_sampling and num_captions > num_beams:
+            raise ConfigError(
+                f"num_captions: {num_captions} needs num_beams of at least {num_captions}, not {num_beams}"
+            )
+        prompt_embeds = self.soft_prompt(samples)
+        options: dict[str, Any] = {"num_beams": num_beams, "do_sample": False}
+        if num_beams > 1:
+            options["length_penalty"] = length_penalty
+        if use_nucleus_sampling:
+            options = {"do_sample": True, "top_p": top_p, "temperature": temperature, "top_k": 0}
+        if repetition_penalty is not None:
+            options["repetition_penalty"] = repetition_penalty
+        return self.language.generate(
+            prompt_embeds,
+            self._prompts(samples, len(prompt_embeds)),
+            max_new_tokens=max_length,
+            min_new_tokens=max(min_length - 1, 0),
+            num_captions=num_captions,
+            **options,
+        )
+
+    def predict_answers(
+        self,
+        samples: dict[str, Any],
+        num_beams: int = 5,
+        inference_method: str = "generate",
+        max_len: int = 10,
+        min_len: int = 1,
+        num_ans_candidates: int = 128,
+        answer_list: Sequence[str] | None = None,
+        prompt: str = "",
+        length_penalty: float = -1.0,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Answer the questions `samples["text_input"]` about the images, by LAVIS's signature of this method.
+
+        Args:
+            prompt: a template such as ``"Question: {} Short answer:"``; empty asks the bare question.
+
+        Raises:
+            ConfigError: `inference_method` is not generate, the only one these models have.
+        """
+        if inference_method != "generate":
+            raise ConfigError(f"inference_method: {inference_method!r} is not available here; use generate")
+        questions = samples["text_input"]
+        questions = [questions] if isinstance(questions, str) else questions
+        asked = {
+            **samples,
+            "prompt": [prompt.format(question) if prompt else question for question in questions],
+        }
+        answers = self.generate(
+            asked, num_beams=num_beams, max_length=max_len, min_length=min_len, length_penalty=length_penalty
+        )
+        return lemmatize(answers) if self.apply_lemmatizer or samples.get("apply_lemmatizer") else answers
+
+    def optimizer_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups: biases and norms without decay, the connector's layers at `connector_lr_scale`."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            decay = weight_decay if parameter.ndim >= 2 else 0.0
+            scale = self.connector_lr_scale if name.startswith("connector.encoder.") else 1.0
+            groups.setdefault((decay, scale), []).append(parameter)
+        return [
+            {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+            for (decay, scale), parameters in groups.items()
+        ]
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """The trainable tensors by name: all that a checkpoint needs."""
+        return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
+
+    def load_trainable_state_dict(self, weights: dict[str, Tensor], source: str = "checkpoint") -> None:
+        """Load weights under our names or the official ones; see `load_weights` for what is refused."""
+        load_weights(self, weights, source)
+
+    def load_checkpoint(self, url_or_filename: str) -> None:
+        """Load a checkpoint of ours or of the official release from a file or a URL."""
+        path = download_cached_file(url_or_filename, check_hash=False) if is_url(url_or_filename) else url_or_filename
+        self.load_trainable_state_dict(read_weights(path), path)
+
+    load_from_pretrained = load_checkpoint
+
+    @classmethod
+    def default_config_path(cls, model_type: str) -> str:
+        """The packaged yaml of a model type.
+
+        Raises:
+            ConfigError: unknown model type; the message lists the known ones.
+        """
+        if model_type not in cls.PRETRAINED_MODEL_CONFIG_DICT:
+            known = ", ".join(cls.PRETRAINED_MODEL_CONFIG_DICT)
+            raise ConfigError(f"model_type: {model_type!r} is unknown for {cls.__name__}; choose one of {known}")
+        return cls.PRETRAINED_MODEL_CONFIG_DICT[model_type]
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig | dict[str, Any]) -> EVLGen:
+        """Build the model that a configuration describes, and load its checkpoint if it names one.
+
+        Raises:
+            ConfigError: a key or value is wrong. WeightsError: weights are missing or do not fit.
+        """
+        config = ModelConfig.parse(OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg)
+        vision = build_vision_tower(**config.vision())
+        connector = build_connector(vision, **config.connector_options())
+        language = build_language_model(cls.language_kind, **config.language(cls.language_kind))
+        model = cls(vision, connector, language, **config.model())
+        checkpoint = config.checkpoint()
+        if checkpoint:
+            model.load_checkpoint(checkpoint)
+        return model
+
+    def _vision_features(self, samples: dict[str, Any]) -> Tensor:
+        if "vision_features" in samples:
+            return samples["vision_features"].float()
+        return self.vision(samples["image"])
+
+    def _prompts(self, samples: dict[str, Any], batch: int) -> list[str]:
+        prompt = samples.get("prompt", self.prompt)
+        prompts = [prompt] * batch if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != batch:
+            raise ConfigError(f"prompt: {len(prompts)} prompts for {batch} images; give one text or one per image")
+        return prompts

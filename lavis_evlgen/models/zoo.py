@@ -1,0 +1,70 @@
+"""The registered models: one class under several names, each with its packaged configurations."""
+
+from __future__ import annotations
+
+from omegaconf import OmegaConf
+
+from lavis_evlgen.models.evlgen import EVLGen
+from lavis_evlgen.paths import config_path
+from lavis_evlgen.registration_tools import register
+
+
+def _types(**files: str) -> dict[str, str]:
+    return {name: config_path("models", file) for name, file in files.items()}
+
+
+class _Pretrained(EVLGen):
+    default_model_type: str
+
+    @classmethod
+    def from_pretrained(cls, model_type: str | None = None, **overrides: object) -> EVLGen:
+        """The model of a model type with the weights that its yaml names.
+
+        Args:
+            model_type: by default the class's `default_model_type`.
+            overrides: model keys that replace the yaml's, such as ``pretrained="my.pth"`` or ``opt_model="folder"``.
+        """
+        yaml = OmegaConf.load(cls.default_config_path(model_type or cls.default_model_type))
+        config = OmegaConf.merge(yaml.model, OmegaConf.create(overrides))
+        config.load_pretrained = bool(config.get("pretrained")) and not config.get("load_finetuned")
+        return cls.from_config(config)
+
+
+@register("model", "evlgen_opt", "blip2_tome_opt", "liptome_opt")
+class EVLGenOPT(_Pretrained):
+    """EVLGen with OPT."""
+
+    language_kind = "opt"
+    default_model_type = "pretrain_opt2.7b"
+    PRETRAINED_MODEL_CONFIG_DICT = _types(
+        **{
+            "pretrain_opt2.7b": "evlgen_opt2.7b.yaml",
+            "pretrain_opt6.7b": "evlgen_opt6.7b.yaml",
+            "pretrain_opt2.7b_55m": "evlgen_opt2.7b_55m.yaml",
+            "caption_coco_opt2.7b": "evlgen_opt2.7b_coco.yaml",
+            "pretrain": "evlgen_opt2.7b.yaml",
+        }
+    )
+
+
+@register("model", "evlgen_vicuna", "blip2_tome_vicuna", "liptome_vicuna")
+class EVLGenVicuna(_Pretrained):
+    """EVLGen with Vicuna."""
+
+    language_kind = "vicuna"
+    default_model_type = "pretrain_vicuna7b"
+    PRETRAINED_MODEL_CONFIG_DICT = _types(
+        pretrain_vicuna7b="evlgen_vicuna7b.yaml",
+        pretrain_vicuna13b="evlgen_vicuna13b.yaml",
+        pretrain_vicuna7b_55m="evlgen_vicuna7b_55m.yaml",
+    )
+
+
+@register("model", "evlgen")
+class EVLGenAny(_Pretrained):
+    """EVLGen with any causal language model of Hugging Face's, and any ViT."""
+
+    default_model_type = "demo"
+    PRETRAINED_MODEL_CONFIG_DICT = _types(
+        demo="evlgen_demo.yaml", demo_long="evlgen_demo_long.yaml", custom="evlgen_custom.yaml"
+    )
