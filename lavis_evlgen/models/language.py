@@ -89,8 +89,9 @@ class LanguageModel(Frozen):
         ids, mask = _pad([[*context, *target] for context, target in pairs], self.pad_token_id, device)
         targets, _ = _pad([[IGNORED] * len(context) + target for context, target in pairs], IGNORED, device)
 
-        embeds, attention_mask = self._sequence(prompt_embeds, ids, mask)
-        hidden = self._hidden_states(embeds, attention_mask)
+        embeds, _ = self._sequence(prompt_embeds, ids, mask)
+        # no mask: padding stands on the right, where causal attention never looks
+        hidden = self.model.base_model(inputs_embeds=embeds, use_cache=False)[0]
         # a position predicts the next token: logits only where that token counts, never for the soft prompt
         hidden = hidden[:, -ids.shape[1] - 1 : -1]
         counted = targets != IGNORED
@@ -153,9 +154,6 @@ class LanguageModel(Frozen):
             parts.insert(0, table(bos))
             ahead += 1
         return torch.cat(parts, dim=1), torch.cat([mask.new_ones(len(ids), ahead), mask], dim=1)
-
-    def _hidden_states(self, embeds: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.base_model(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Final hidden states [K, D_l] to logits [K, V], with what some families do to them besides the matrix."""
