@@ -153,10 +153,10 @@ def _build_eva(
     unknown = sorted(set(config) - known)
     if unknown:
         raise ConfigError(f"vit_config: unknown {', '.join(unknown)}; eva_vit takes {', '.join(sorted(known))}")
+    state = _vit_weights(weights, default_weights)  # first: a missing file is said before a large model is built
     encoder = eva_vit.VisionTransformer(
         **config, norm_layer=partial(nn.LayerNorm, eps=1e-6), use_checkpoint=use_grad_checkpoint
     )
-    state = _vit_weights(weights, default_weights)
     if state is not None:
         eva_vit.interpolate_pos_embed(encoder, state)
         _load_vit(encoder, state, weights or default_weights)
@@ -165,10 +165,10 @@ def _build_eva(
 
 
 def _build_clip_l(image_size: int, use_grad_checkpoint: bool, weights: str | None) -> VisionTower:
+    state = _vit_weights(weights, "clip_vit_L.pth")
     encoder = clip_vit.VisionTransformer(
         input_resolution=image_size, use_grad_checkpointing=use_grad_checkpoint, **_CLIP_L
     )
-    state = _vit_weights(weights, "clip_vit_L.pth")
     clip_vit.interpolate_pos_embed(encoder, state)
     _load_vit(encoder, state, weights or "clip_vit_L.pth")
     return VisionTower(encoder, encoder.num_features, image_size, _CLIP_L["patch_size"], num_prefix_tokens=1)

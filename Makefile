@@ -1,0 +1,40 @@
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m torch.distributed.run --nproc_per_node=1
+
+.PHONY: setup demo demo-long test test-slow lint clean
+
+setup: .venv/.installed
+
+.venv/.installed: requirements.lock setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 10) and f"Python 3.11 is needed, this is {v[0]}.{v[1]}: make setup PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv || { echo "venv is missing: install your system's python3-venv package"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# the main job on the embedded default: pictures, training, evaluation, report
+demo: setup
+	$(BIN)/python -m lavis_evlgen.embedded --out outputs/demo/data
+	$(RUN) lavis/train.py --cfg-path projects/demo/train.yaml
+	$(BIN)/python -m lavis_evlgen.cli report outputs/demo
+
+# 300 things, two in a picture: about an hour on two cores
+demo-long: setup
+	$(BIN)/python -m lavis_evlgen.embedded --out outputs/demo_long/data --things 300 --train 7200 --val 300 --test 600 --unseen 150 --unseen-things 30 --two-things 0.25
+	$(RUN) lavis/train.py --cfg-path projects/demo/train_long.yaml
+	$(BIN)/python -m lavis_evlgen.cli report outputs/demo_long
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv outputs build dist *.egg-info

@@ -1,0 +1,104 @@
+"""Damaged samples: how they are found, carried through a data loader and left out of a batch.
+
+A data set returns a :class:`BadSample` in the place of a sample that it cannot read, and :func:`collate` leaves it
+out of the batch and lists it under ``bad_samples``, so that one broken file neither stops a run nor passes unseen.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import default_collate
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that could not be read.
+
+    LAVIS's ``ConcatDataset.collater`` keeps only the keys that all samples of a batch share and copies every sample
+    into a new dict. A bad sample therefore offers every key it is told of and answers with itself, so that
+    :func:`split_bad` still recognises the copy and the good samples of that batch keep their keys.
+    """
+
+    path: str
+    reason: str
+    fields: tuple[str, ...] = ("image", "vision_features", "text_input", "image_id", "instance_id")
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+    def keys(self) -> tuple[str, ...]:
+        return self.fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def __getitem__(self, key: str) -> "BadSample":
+        return self
+
+
+def split_bad(samples: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """Good samples, and one ``path: reason`` for each bad one."""
+    good, bad = [], []
+    for sample in samples:
+        if isinstance(sample, BadSample):
+            bad.append(str(sample))
+        elif any(isinstance(value, BadSample) for value in sample.values()):
+            bad.append(str(next(value for value in sample.values() if isinstance(value, BadSample))))
+        else:
+            good.append(sample)
+    return good, bad
+
+
+def collate(samples: Sequence[Any]) -> dict[str, Any]:
+    """Batch of the good samples; ``bad_samples`` lists the others, alone when there is no good one."""
+    good, bad = split_bad(samples)
+    batch = default_collate(good) if good else {}
+    return {**batch, "bad_samples": bad} if bad else batch
+
+
+class _CompleteStream(io.BytesIO):
+    """Bytes of a picture file; asking for more than there are is an error once the header has been read."""
+
+    decoding = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if self.decoding and size and not data:
+            raise OSError("the file is truncated")
+        return data
+
+
+def decode_picture(data: bytes) -> Image.Image:
+    """RGB picture from the bytes of its file.
+
+    LAVIS sets PIL's global LOAD_TRUNCATED_IMAGES, which fills the missing part of a cut-off file with grey. The stream
+    raises instead when the decoder runs out of bytes, and the global stays as LAVIS wants it.
+
+    Raises:
+        ValueError: the bytes are no picture, are damaged or cut off; the message says which.
+    """
+    if not data:
+        raise ValueError("the file is empty")
+    stream = _CompleteStream(data)
+    try:
+        picture = Image.open(stream)
+        stream.decoding = True
+        return picture.convert("RGB")
+    except Image.UnidentifiedImageError:
+        raise ValueError("not a picture that PIL can read") from None
+    except Exception as error:  # PIL's plugins raise a dozen kinds of exception on damaged files
+        raise ValueError(f"damaged picture ({error})") from error
+
+
+def read_picture(path: str | Path) -> Image.Image | BadSample:
+    """RGB picture of a file, or what is wrong with the file."""
+    try:
+        return decode_picture(Path(path).read_bytes())
+    except FileNotFoundError:
+        return BadSample(str(path), "no such file")
+    except (OSError, ValueError) as error:
+        return BadSample(str(path), str(error))

@@ -1,0 +1,164 @@
+"""Annotation files (json, jsonl, csv; plain, COCO-karpathy or COCO form) read into one kind of record."""
+
+import csv
+import difflib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lavis_evlgen.errors import DataError
+from lavis_evlgen.runners.suggestions import nearest
+
+logger = logging.getLogger(__name__)
+
+CAPTION_KEYS = ("caption", "captions")
+READERS = (".json", ".jsonl", ".csv")
+
+Row = tuple[str, dict[str, Any]]  # where it stands ("FILE, line 3") and its keys
+
+
+@dataclass
+class Record:
+    """One picture: its path relative to the pictures' folder, all its captions, its id, and any further keys."""
+
+    image: str
+    captions: list[str]
+    image_id: str
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+def read_records(path: str | Path, need_captions: bool = True) -> list[Record]:
+    """Records of an annotation file in its order, one per picture: rows of the same picture are joined.
+
+    Args:
+        path: a ``.json`` file (a list of records, or COCO's dict of ``images`` and ``annotations``), ``.jsonl`` or
+            ``.csv`` file. A record has ``image`` and ``caption`` (or ``captions``; a string or a list of strings),
+            and optionally ``image_id`` (default: the picture's path without its suffix).
+        need_captions: False allows pictures without any caption (to be captioned, not scored).
+
+    Raises:
+        DataError: file missing, empty or of another kind; a damaged line; a missing key; two pictures with one id.
+    """
+    path = Path(path).expanduser()
+    records: dict[str, Record] = {}
+    empty = 0
+    for where, row in _rows(path):
+        record, dropped = _record(where, row, need_captions)
+        empty += dropped
+        known = records.setdefault(record.image_id, record)
+        if known is record:
+            continue
+        if known.image != record.image:
+            raise DataError(
+                f"{where}: image_id {record.image_id!r} already belongs to {known.image!r} and is now given to "
+                f"{record.image!r}; give every picture its own image_id"
+            )
+        known.captions.extend(record.captions)
+    if empty:
+        logger.warning("%s: %d empty captions left out", path, empty)
+    kept = [record for record in records.values() if record.captions or not need_captions]
+    if not kept:
+        raise DataError(f"{path} holds no {'caption' if need_captions else 'record'}")
+    return kept
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    if not path.is_file():
+        raise DataError(f"annotation file {path} does not exist (looked for {path.absolute()})")
+    if path.stat().st_size == 0:
+        raise DataError(f"annotation file {path} is empty")
+    readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"annotation file {path} must end in {', '.join(READERS)}")
+    try:
+        yield from readers[path.suffix.lower()](path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    if isinstance(content, dict):
+        content = _coco_rows(path, content)
+    if not isinstance(content, list):
+        raise DataError(f"{path} must hold a list of records or COCO's dict, not a {type(content).__name__}")
+    for number, row in enumerate(content, start=1):
+        yield _checked(f"{path}, record {number}", row)
+
+
+def _coco_rows(path: Path, content: dict[str, Any]) -> list[Any]:
+    """COCO's dict as a list of rows: one per annotation, or one per picture when nothing is annotated."""
+    if "images" not in content or "annotations" not in content:
+        raise DataError(
+            f"{path} is a dict with the keys {sorted(content)}; COCO's form has 'images' and 'annotations', and the "
+            "plain form is a list of records"
+        )
+    try:
+        files = {picture["id"]: picture["file_name"] for picture in content["images"]}
+        return [
+            {"image": files[row["image_id"]], **{key: value for key, value in row.items() if key != "id"}}
+            for row in content["annotations"]
+        ] or [{"image": name, "image_id": key} for key, name in files.items()]
+    except KeyError as error:
+        raise DataError(
+            f"{path}: {error.args[0]!r} is missing; COCO's form has 'id' and 'file_name' in every picture and, in "
+            "every annotation, the 'image_id' of one of these pictures"
+        ) from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield _checked(f"{path}, line {number}", json.loads(line))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{path}, line {reader.line_num}: not the {len(reader.fieldnames or ())} fields of the header; "
+                    "put a caption that contains a comma in double quotes"
+                )
+            yield f"{path}, line {reader.line_num}", row
+
+
+def _checked(where: str, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a record must be a dict with 'image' and 'caption', not {str(row)[:60]!r}")
+    return where, row
+
+
+def _record(where: str, row: dict[str, Any], need_captions: bool) -> tuple[Record, int]:
+    """The record of a row, and how many empty captions were dropped from it."""
+    if "image" not in row:
+        raise DataError(f"{where}: no key 'image'; {nearest('image', row)}")
+    image = row["image"]
+    if not isinstance(image, str) or not image.strip():
+        raise DataError(f"{where}: 'image' must be the path of a picture, not {image!r}")
+    key = next((key for key in CAPTION_KEYS if key in row), None)
+    if key is None and (need_captions or difflib.get_close_matches("caption", row)):
+        raise DataError(f"{where}: no key 'caption'; {nearest('caption', row)}")
+    captions = row[key] if key else []
+    if captions is None or isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(captions, list) or not all(c is None or isinstance(c, str) for c in captions):
+        raise DataError(f"{where}: {key!r} must be a string or a list of strings, not {str(captions)[:60]!r}")
+    kept = [caption.strip() for caption in captions if caption and caption.strip()]
+    image_id = row.get("image_id")
+    if image_id is None or image_id == "":
+        image_id = PurePosixPath(image).with_suffix("")
+    extras = {name: value for name, value in row.items() if name not in ("image", "image_id", *CAPTION_KEYS)}
+    return Record(image, kept, str(image_id), extras), len(captions) - len(kept)

@@ -1,0 +1,8 @@
+"""Evaluate a model without training: `python -m lavis_evlgen.evaluate --cfg-path FILE.yaml [--options KEY=VALUE]`."""
+
+import sys
+
+from lavis_evlgen.launch import main
+
+if __name__ == "__main__":
+    sys.exit(main(evaluate=True))

@@ -1,0 +1,198 @@
+"""One run from a yaml file: what `train.py` and `evaluate.py` share."""
+
+import argparse
+import logging
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lavis.common.config import Config
+from lavis.common.dist_utils import setup_for_distributed
+from lavis.common.registry import registry
+from lavis.tasks import setup_task
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+import lavis_evlgen  # noqa: F401  registers models, builders, tasks and the runner
+from lavis_evlgen.config_check import check_config
+from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
+from lavis_evlgen.runners.distributed import Placement, init_process_group, on_rank_zero, usable_device
+from lavis_evlgen.runners.settings import RunSettings
+
+SECTIONS = ("model", "datasets", "run")
+LAVIS_RUNNERS = ("runner_iter", "runner_base")
+
+
+def parse_args(argv: list[str] | None, evaluate: bool) -> argparse.Namespace:
+    verb = "evaluate" if evaluate else "train"
+    parser = argparse.ArgumentParser(prog=f"lavis_evlgen.{verb}", description=f"{verb} a model as a yaml file says")
+    parser.add_argument("--cfg-path", required=True, help="yaml file with the sections model, datasets and run")
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override, e.g. run.max_iters=10")
+    parser.add_argument("--stock-runner", action="store_true", help="use LAVIS's own runner as the yaml names it")
+    return parser.parse_args(argv)
+
+
+def read_config(path: str, options: list[str]) -> DictConfig:
+    """The yaml with the options put in and every ``${...}`` resolved; ConfigError when it cannot be.
+
+    Options come first so that they also choose the default yaml (model.model_type), which LAVIS overlooks.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"--cfg-path {path}: there is no such file (seen from {Path.cwd()})")
+    wrong = [option for option in options if "=" not in option]
+    if wrong:
+        raise ConfigError(f"--options takes KEY=VALUE, for example run.max_iters=10; not {' '.join(wrong)}")
+    try:
+        loaded = OmegaConf.load(path)
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f"{path} must hold the sections {', '.join(SECTIONS)}")
+        config: Any = OmegaConf.merge(loaded, OmegaConf.from_dotlist(options))
+        written = OmegaConf.to_yaml(config)
+        OmegaConf.resolve(config)
+        OmegaConf.to_container(config, throw_on_missing=True)
+    except ConfigError:
+        raise
+    except YAMLError as error:
+        raise ConfigError(f"{path} is not valid yaml: {error}") from error
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        key = getattr(error, "full_key", None)
+        where = f" ({key})" if key else ""
+        raise ConfigError(f"{path}{where}: {str(error).splitlines()[0]}") from error
+    # sections that only serve others, as paths in ${paths.images}
+    for name in [each for each in config if each not in SECTIONS and f"${{{each}" in written]:
+        del config[name]
+    missing = [name for name in SECTIONS if not isinstance(config.get(name), DictConfig)]
+    if missing:
+        raise ConfigError(f"{path}: the section {' and '.join(missing)} is missing or empty")
+    return config
+
+
+def fill_in(run: DictConfig, placement: Placement, evaluate: bool) -> torch.device:
+    """Put in what LAVIS's code reads without a default, and where this process stands; returns its device."""
+    device = usable_device(str(run.get("device") or "cuda"), placement.local_rank)
+    facts: dict[str, Any] = {
+        "device": device.type,
+        "distributed": placement.world_size > 1,
+        "world_size": placement.world_size,
+        "rank": placement.rank,
+        "gpu": device.index or 0,
+        "dist_backend": "nccl" if device.type == "cuda" else "gloo",
+        "evaluate": evaluate or bool(run.get("evaluate", False)),
+    }
+    for key, value in facts.items():
+        run[key] = value
+    return device
+
+
+def choose_runner(run: DictConfig, stock: bool) -> str:
+    """LAVIS's runners become runner_evlgen unless ``stock``."""
+    named = run.get("runner") or "runner_base"
+    if named in LAVIS_RUNNERS and not stock:
+        if run.get("runner"):
+            logging.info("run.runner %s: using runner_evlgen in its place (--stock-runner keeps LAVIS's).", named)
+        named = "runner_evlgen"
+    run["runner"] = named
+    return named
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def lavis_config(config: DictConfig) -> Config:
+    """LAVIS's Config of an already merged configuration; it reads a file, so it gets one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run.yaml")
+        OmegaConf.save(OmegaConf.create({name: config[name] for name in SECTIONS}), path)
+        return Config(argparse.Namespace(cfg_path=str(path), options=[]))
+
+
+def run(config: DictConfig, stock: bool = False) -> dict[str, Any]:
+    """Build task, data, model and runner, and train or evaluate; the metrics by split on rank 0."""
+    seed = int(config.run.get("seed", 42))
+    cfg = lavis_config(config)
+    cfg.pretty_print()
+    # the same start on every rank, then different dropout
+    seed_everything(seed)
+    task = setup_task(cfg)
+    datasets = task.build_datasets(cfg)
+    model = task.build_model(cfg)
+    seed_everything(seed + cfg.run_cfg.rank)
+    job_id = on_rank_zero(lambda: _free_job_id(Path(cfg.run_cfg.get("output_dir", "output"))))
+    runner_cls = registry.get_runner_class(cfg.run_cfg.runner)
+    runner = runner_cls(cfg=cfg, task=task, model=model, datasets=datasets, job_id=job_id)
+    if stock and cfg.run_cfg.evaluate:
+        return runner.evaluate(skip_reload=True) or {}
+    return runner.train() or {}
+
+
+def _free_job_id(folder: Path) -> str:
+    """Date and time to the second; the next free second when another run began in this one."""
+    now = time.time()
+    while True:
+        job_id = time.strftime("%Y%m%d%H%M%S", time.localtime(now))
+        if not (folder / job_id).exists():
+            return job_id
+        now += 1
+
+
+def start(argv: list[str] | None, evaluate: bool) -> dict[str, Any]:
+    """Parse, join the other processes, check and run; raises EvlgenError for what a user can mend."""
+    args = parse_args(argv, evaluate)
+    placement = Placement.from_environment()
+    level = logging.INFO if placement.rank == 0 else logging.WARNING
+    logging.basicConfig(format="%(asctime)s [%(levelname)s] %(message)s")
+    logging.getLogger().setLevel(level)
+    config = read_config(args.cfg_path, args.options)
+    settings = RunSettings.from_config(config.run)
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    device = fill_in(config.run, placement, evaluate)
+    stock = args.stock_runner
+    choose_runner(config.run, stock)
+    check_config(config)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if placement.world_size > 1 or stock:  # LAVIS's runners call dist.barrier() in any case
+        backend = config.run.dist_backend
+        init_process_group(placement, backend, settings.dist_url, settings.dist_timeout)
+    if stock:
+        setup_for_distributed(placement.rank == 0)
+        if device.type == "cpu":
+            config.run.device = "cpu:0"  # LAVIS's runner has no model when the device is plain "cpu"
+    metrics = run(config, stock)
+    if dist.is_initialized():  # not after an error: the other ranks may never answer
+        dist.destroy_process_group()
+    return metrics
+
+
+def main(argv: list[str] | None = None, evaluate: bool = False) -> int:
+    """Entry point of the launchers; the exit code is 2 for errors that a user can mend, said in one line."""
+    try:
+        start(argv, evaluate)
+    except EvlgenError as error:
+        _report(error, Placement.from_environment().rank)
+        return 2
+    return 0
+
+
+def _report(error: EvlgenError, rank: int) -> None:
+    """Say the error once; one about data may have met another rank than the first, and come from a worker."""
+    message = str(error)
+    if "Original Traceback" in message:
+        message = message.strip().splitlines()[-1].split(": ", 1)[-1]
+    if rank == 0:
+        print(f"error: {message}", file=sys.stderr)
+    elif isinstance(error, DataError):
+        print(f"rank {rank}: error: {message}", file=sys.stderr)

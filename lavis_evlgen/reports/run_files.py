@@ -1,0 +1,114 @@
+"""The files of a run folder, as `runner_evlgen` and the captioning task write them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lavis_evlgen.errors import DataError
+from lavis_evlgen.runners.checkpointing import EXPORT
+from lavis_evlgen.runners.progress import RunLog
+from lavis_evlgen.runners.settings import RunSettings
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run left behind.
+
+    Attributes:
+        folder: the run's output folder.
+        config: the whole configuration it ran with (config.yaml).
+        log: the records of log.jsonl.
+        scores: by split, the scores of its last evaluation (evaluate.txt), `epoch` among them.
+    """
+
+    folder: Path
+    config: DictConfig
+    log: list[dict[str, Any]]
+    scores: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> RunFiles:
+        """Read a run folder.
+
+        Raises:
+            DataError: it is no run folder, or nothing was evaluated in it yet.
+        """
+        folder = Path(folder)
+        if not (folder / "config.yaml").is_file():
+            inside = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+            hint = f"did you mean {folder / inside[-1]}?" if inside else "name the run.output_dir of a training run"
+            raise DataError(f"{folder} is no run folder: it has no config.yaml; {hint}")
+        config = OmegaConf.load(folder / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return cls(folder, config, RunLog(folder, enabled=False).read(), _last_scores(folder / "evaluate.txt"))
+
+    @property
+    def weights(self) -> Path:
+        """The exported weights; they are there once training has ended."""
+        return self.folder / EXPORT
+
+    @property
+    def known_split(self) -> str:
+        """The split that the headline figures are about: `test`, or else the first evaluated one of the run's."""
+        configured = [*(self.config.run.get("test_splits") or []), *(self.config.run.get("valid_splits") or [])]
+        names = ["test", *configured, *self.scores]
+        return next(name for name in names if name in self.scores and name != self.unseen_split)
+
+    @property
+    def unseen_split(self) -> str | None:
+        """The split of things that training never showed, if there is one."""
+        return next((name for name in self.scores if "unseen" in name and len(self.scores) > 1), None)
+
+    def captions(self, split: str) -> dict[str, str]:
+        """The generated captions of a split's last evaluation by image id."""
+        path = self.folder / "result" / f"{split}_epoch{self.scores[split]['epoch']}.json"
+        try:
+            return {row["image_id"]: row["caption"] for row in json.loads(path.read_text(encoding="utf-8"))}
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is missing: evaluate the run again") from error
+
+    def curve(self, key: str) -> Points:
+        """(step, value) of the log records that have a number under `key`."""
+        return [(row["iters"], row[key]) for row in self.log if isinstance(row.get(key), int | float)]
+
+    def last(self, key: str) -> Any:
+        """The newest value of a log key, None without one."""
+        return next((row[key] for row in reversed(self.log) if row.get(key) is not None), None)
+
+    @property
+    def steps(self) -> int:
+        """Finished optimisation steps."""
+        return max((int(step) for step, _ in self.curve("loss")), default=0)
+
+    @property
+    def images_per_step(self) -> int:
+        """Pictures of one optimisation step over all processes."""
+        settings = RunSettings.from_config(self.config.run)
+        return settings.batch_size_train * settings.accum_grad_iters * settings.world_size
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Time of all optimisation steps, waiting for data included, evaluation and checkpoints not."""
+        before, seconds = 0.0, 0.0
+        for step, speed in self.curve("images_per_s"):
+            seconds += (step - before) * self.images_per_step / speed if speed else 0.0
+            before = step
+        return round(seconds, 1) if before else None
+
+
+def _last_scores(path: Path) -> dict[str, dict[str, Any]]:
+    scores: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        scores |= json.loads(line)
+    if not scores:
+        raise DataError(
+            f"{path} holds no evaluation: let the run end, with a split in run.test_splits or run.valid_splits"
+        )
+    return scores

@@ -1,0 +1,111 @@
+"""Processes of one run: where this one stands, the process group, and work that rank 0 does for all."""
+
+import datetime
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lavis.common.dist_utils import get_rank, get_world_size, is_dist_avail_and_initialized
+
+from lavis_evlgen.errors import EvlgenError
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Rank of this process, its number on this machine, and how many processes there are."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ) -> "Placement":
+        """As torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or SLURM (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID) say."""
+        if "RANK" in env and "WORLD_SIZE" in env:
+            return cls(int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]))
+        if "SLURM_PROCID" in env and "SLURM_NTASKS" in env:
+            return cls(int(env["SLURM_PROCID"]), int(env.get("SLURM_LOCALID", 0)), int(env["SLURM_NTASKS"]))
+        return cls()
+
+
+def slurm_master(env: Mapping[str, str]) -> str:
+    """First machine of the SLURM node list: ``gpu[03-06,9]`` gives ``gpu03``."""
+    nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+    first = re.match(r"([^,\[]+)(?:\[(\w+))?", nodes)
+    return first[1] + (first[2] or "") if first else nodes
+
+
+def init_process_group(placement: Placement, backend: str, dist_url: str, timeout_s: float) -> None:
+    """Join the other processes; raises EvlgenError when they do not come within ``timeout_s`` seconds."""
+    os.environ.setdefault("MASTER_ADDR", slurm_master(os.environ))
+    os.environ.setdefault("MASTER_PORT", "29500")
+    os.environ.setdefault("RANK", str(placement.rank))
+    os.environ.setdefault("WORLD_SIZE", str(placement.world_size))
+    try:
+        dist.init_process_group(
+            backend=backend,
+            init_method=dist_url,
+            world_size=placement.world_size,
+            rank=placement.rank,
+            timeout=datetime.timedelta(seconds=timeout_s),
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        where = dist_url if dist_url != "env://" else f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise EvlgenError(
+            f"rank {placement.rank} of {placement.world_size} could not join the others at {where} ({backend}, "
+            f"run.dist_timeout {timeout_s:g} s): {error}. Check that every process was started and that "
+            "MASTER_ADDR/MASTER_PORT (torchrun sets them) name the machine of rank 0."
+        ) from error
+
+
+def on_rank_zero(work: Callable[[], Any]) -> Any:
+    """Run ``work`` on rank 0 alone and give its result to every rank; an EvlgenError is raised on every rank.
+
+    Files therefore need not be visible from other machines, and all ranks choose the same one.
+    """
+    if not is_dist_avail_and_initialized():
+        return work()
+    outcome: list[Any] = [None, None]
+    if get_rank() == 0:
+        try:
+            outcome[0] = work()
+        except EvlgenError as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def summed(values: list[float], device: torch.device) -> list[float]:
+    """Sum of each value over all ranks, in double precision."""
+    if not is_dist_avail_and_initialized():
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def gathered(value: Any) -> list[Any]:
+    """``value`` of every rank, in order of rank."""
+    if not is_dist_avail_and_initialized():
+        return [value]
+    values: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def usable_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of this process; ``cuda`` becomes ``cpu``, with one log line, where there is no GPU."""
+    device = torch.device(name)
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        logging.warning("run.device is %s, but torch finds no GPU here: running on the CPU.", name)
+        return torch.device("cpu")
+    return device if device.index is not None else torch.device("cuda", local_rank)

@@ -1,0 +1,128 @@
+"""What a run reports: a progress bar or log lines, JSON lines, and TensorBoard."""
+
+import datetime
+import json
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from lavis_evlgen.errors import ConfigError
+
+LOG_FILE = "log.jsonl"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class RunLog:
+    """``log.jsonl`` of a run folder: one JSON object a line, each with ``iters``; TensorBoard gets the same numbers."""
+
+    def __init__(self, folder: Path, enabled: bool = True, tensorboard: bool = False) -> None:
+        """``enabled`` is False on all ranks but the first: they write nothing."""
+        self.path = folder / LOG_FILE
+        self.enabled = enabled
+        self._board = _board(folder) if enabled and tensorboard else None
+
+    def write(self, record: dict[str, Any], split: str = "train") -> None:
+        if not self.enabled:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({key: _finite(value) for key, value in record.items()}, default=str) + "\n")
+        if self._board is not None:
+            for key, value in record.items():
+                if isinstance(value, int | float) and key != "iters":
+                    self._board.add_scalar(f"{split}/{key}", value, record["iters"])
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records; a last line that a killed run left unfinished is dropped."""
+        records = []
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    records.append(json.loads(line))
+                except json.JSONDecodeError:
+                    logging.warning("dropped an unfinished line of %s", self.path)
+        return records
+
+    def rewind(self, iters: int) -> None:
+        """Forget what was logged after ``iters``: a resumed run writes it again."""
+        if self.enabled and self.path.is_file():
+            kept = [record for record in self.read() if record.get("iters", 0) <= iters]
+            temporary = self.path.with_suffix(".unfinished")
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            temporary.replace(self.path)
+
+    def has_evaluation(self, iters: int, split: str) -> bool:
+        return any(record.get("split") == split and record.get("iters") == iters for record in self.read())
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("run.tensorboard: True needs `pip install tensorboard`") from error
+    return SummaryWriter(str(folder))
+
+
+class Progress:
+    """Bar over the steps with loss, learning rate, images/s and time left; log lines where there is no terminal."""
+
+    def __init__(self, total: int, start: int, log_freq: int, enabled: bool = True) -> None:
+        self.total, self.log_freq, self.enabled = total, log_freq, enabled
+        self._bar = tqdm(
+            total=total, initial=start, desc="train", unit="step", disable=not (enabled and sys.stderr.isatty())
+        )
+        self._begin = time.perf_counter()
+        self._first = start
+        self._reset_window()
+
+    def _reset_window(self) -> None:
+        self._seconds, self._samples, self._waited = 1e-9, 0, 0.0
+
+    def update(
+        self, iters: int, loss: float, lr: float, samples: int, seconds: float, waited: float
+    ) -> dict[str, float] | None:
+        """Count one step; at every ``log_freq``-th (and the last) the speed since the previous report, else None.
+
+        ``samples``: pictures of the step over all ranks; ``seconds``: its duration; ``waited``: seconds of it that
+        this rank waited for data.
+        """
+        self._samples += samples
+        self._seconds += seconds
+        self._waited += waited
+        self._bar.update()
+        self._bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}", refresh=False)
+        if iters % self.log_freq and iters != self.total:
+            return None
+        speed = {
+            "images_per_s": round(self._samples / self._seconds, 2),
+            "data_wait": round(self._waited / self._seconds, 3),
+        }
+        self._bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed['images_per_s']} images/s", refresh=False)
+        if self.enabled and self._bar.disable:
+            per_step = (time.perf_counter() - self._begin) / max(1, iters - self._first)
+            left = datetime.timedelta(seconds=int(per_step * (self.total - iters)))
+            logging.info(
+                "step %d/%d  loss %.4f  lr %.2e  %.1f images/s  left %s",
+                iters, self.total, loss, lr, speed["images_per_s"], left,
+            )  # fmt: skip
+        self._reset_window()
+        return speed
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()

@@ -1,0 +1,214 @@
+"""The training loop: steps, reports, checkpoints, validation, and going on where an interrupted run stopped."""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lavis.common.dist_utils import get_world_size, is_main_process
+
+from lavis_evlgen.runners.bad_samples import BadSampleTally
+from lavis_evlgen.runners.checkpointing import BEST, EXPORT, save_atomically
+from lavis_evlgen.runners.distributed import on_rank_zero
+from lavis_evlgen.runners.health import TrainingHealth
+from lavis_evlgen.runners.interrupt import EXIT_CODE
+from lavis_evlgen.runners.progress import Progress
+from lavis_evlgen.runners.resume import NO_BEST, find_checkpoint, full_state, restore, weights
+from lavis_evlgen.runners.step import StepResult, TrainStep
+from lavis_evlgen.runners.trainable import load_trainable_state
+
+if TYPE_CHECKING:
+    from lavis_evlgen.runners.runner_evlgen import RunnerEvlgen
+
+
+class Training:
+    """One training run of a runner; ``iters`` counts finished optimisation steps."""
+
+    def __init__(self, runner: "RunnerEvlgen") -> None:
+        self.runner = runner
+        self.settings = runner.settings
+        self.iters = 0
+        self.best: dict[str, Any] = NO_BEST
+        self.saved_at = -1
+        self.tally = BadSampleTally(self.settings.max_bad_share)
+        self._step: TrainStep | None = None
+        self._health: TrainingHealth | None = None
+
+    @property
+    def step(self) -> TrainStep:
+        if self._step is None:
+            self._step = TrainStep(
+                self.runner.model,
+                self.runner.task.train_step,
+                self.runner.optimizer,
+                self.runner.device,
+                self.runner.precision,
+                self.settings.max_grad_norm,
+                self.settings.max_nan_steps,
+            )
+        return self._step
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, then evaluate test_splits; the last metrics by split, on rank 0."""
+        runner = self.runner
+        model = runner.unwrap_dist_model(runner.model)
+        count = sum(p.numel() for group in runner.optimizer.param_groups for p in group["params"])
+        logging.info(
+            "training %.2fM parameters for %d steps on %s (%s) into %s",
+            count / 1e6, runner.max_iters, runner.device, runner.precision, runner.output_dir,
+        )  # fmt: skip
+        self.resume()
+        schedule = self.settings.schedule(runner.max_iters, runner.iters_per_inner_epoch)
+        metrics: dict[str, Any] = {}
+        progress = Progress(runner.max_iters, self.iters, self.settings.log_freq, is_main_process())
+        try:
+            with runner.stop, progress:
+                if self.iters and self._period_ends() and not self._validated():
+                    metrics |= self._validate()
+                model.train()
+                while self.iters < runner.max_iters:
+                    lr = schedule.apply(runner.optimizer, self.iters)
+                    result = self._train_step(progress, lr)
+                    self._check_health()
+                    self._save_if_due(result.stop)
+                    if self._period_ends():
+                        metrics |= self._validate()
+                metrics |= self._finish()
+        finally:
+            runner.train_loader.close()
+            runner.log.close()
+        return metrics
+
+    def _train_step(self, progress: Progress, lr: float) -> StepResult:
+        """One optimisation step with everything that is reported about it."""
+        runner = self.runner
+        began = time.perf_counter()
+        batches = [next(runner.train_loader) for _ in range(self.settings.accum_grad_iters)]
+        waited = time.perf_counter() - began
+        for batch in batches:
+            self.tally.show(batch)
+        inner = runner.iters_per_inner_epoch
+        extra = {"epoch": self.iters // inner, "num_iters_per_epoch": inner, "iters": self.iters % inner}
+        result = self.step(batches, extra, stop=runner.stop.requested)
+        self.iters += 1
+        self.tally.add(result.samples, result.bad)
+        seconds = time.perf_counter() - began
+        speed = progress.update(self.iters, result.loss, lr, result.samples, seconds, waited)
+        record = {"iters": self.iters, "loss": result.loss, "lr": lr, "grad_norm": result.grad_norm}
+        if result.skipped:
+            record["skipped"] = True
+            why = "its loss or gradient was not finite" if result.samples else "none of its samples could be read"
+            logging.warning("step %d was skipped: %s (%d so far)", self.iters, why, self.step.nan_steps)
+        if speed is not None:
+            if runner.cuda_enabled:
+                speed["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+            runner.log.write({**record, **speed})
+        return result
+
+    def _period_ends(self) -> bool:
+        return self.iters % self.runner.iters_per_inner_epoch == 0 or self.iters == self.runner.max_iters
+
+    def _check_health(self) -> None:
+        """Held-out loss with right and with shuffled pictures, every ``health_freq`` steps."""
+        if not self.settings.health_freq or self.iters % self.settings.health_freq:
+            return
+        runner = self.runner
+        if self._health is None:
+            loader = runner.eval_loader(runner.valid_splits[0])
+            batches = math.ceil(self.settings.health_batches / get_world_size())
+            warmup = self.settings.warmup_steps
+            self._health = TrainingHealth(loader, batches, runner.device, runner.precision, warmup)
+        found = self._health(runner.unwrap_dist_model(runner.model), runner.task.train_step, self.iters)
+        if found is not None:
+            runner.log.write({"iters": self.iters, **found}, "health")
+            logging.info(
+                "step %d  held-out loss %.4f, with shuffled pictures %.4f (gap %.4f)",
+                self.iters, found["held_out_loss"], found["shuffled_loss"], found["gap"],
+            )  # fmt: skip
+
+    def _validate(self) -> dict[str, Any]:
+        """Metrics of valid_splits; the first split decides which checkpoint is the best."""
+        runner, metrics = self.runner, {}
+        for number, split in enumerate(runner.valid_splits):
+            found = runner.eval_epoch(split, self.iters)
+            if found is None:
+                continue
+            if number == 0:
+                self._note_best(found)
+            metrics[split] = found
+            runner.log.write({"iters": self.iters, "split": split, **found}, split)
+            logging.info("step %d  %s: %s", self.iters, split, found)
+        return metrics
+
+    def _validated(self) -> bool:
+        """Whether the log already holds this step's validation: a run may be stopped between both."""
+        splits = self.runner.valid_splits
+        return on_rank_zero(lambda: all(self.runner.log.has_evaluation(self.iters, split) for split in splits))
+
+    def _note_best(self, metrics: dict[str, Any]) -> None:
+        """Keep the weights when ``agg_metrics`` is higher than ever before. Rank 0 only."""
+        value = float(metrics.get("agg_metrics", math.nan))
+        if math.isnan(value) or (self.best["metric"] is not None and value <= self.best["metric"]):
+            return
+        self.best = {"metric": value, "iters": self.iters}
+        self.runner.folder.save_best(weights(self.runner) | {"iters": self.iters, "best": self.best})
+
+    def _save_if_due(self, stop: bool) -> None:
+        every = self.settings.save_freq
+        if stop or self._period_ends() or (every and self.iters % every == 0):
+            self.save()
+        if stop:
+            self.leave()
+
+    def save(self) -> None:
+        """Write a checkpoint of this step. Every rank must call it: each adds its random state."""
+        state = full_state(self)
+        path = on_rank_zero(lambda: str(self.runner.folder.save(state)))
+        self.saved_at = self.iters
+        logging.info("saved %s", path)
+
+    def leave(self) -> None:
+        """End the process after a stop signal, saying how to go on."""
+        path = self.runner.output_dir / f"checkpoint_{self.saved_at}.pth"
+        how = "the same command again"
+        if not self.settings.auto_resume:
+            how = f"--options run.resume_ckpt_path={path}"
+        if is_main_process():
+            logging.warning("stopped after step %d; %s holds the state. Go on with %s.", self.iters, path, how)
+        raise SystemExit(EXIT_CODE)
+
+    def leave_if_told(self) -> None:
+        """Between evaluation batches: the state was saved before the evaluation began."""
+        if self.runner.stop.requested:
+            self.leave()
+
+    def resume(self) -> None:
+        """Take up the newest readable checkpoint (auto_resume) or the given one, if there is any."""
+        found = on_rank_zero(lambda: find_checkpoint(self.runner))
+        if found is not None:
+            path, state = found
+            restore(self, state, path)
+            logging.info("going on after step %d of %s", self.iters, path)
+        self.runner.log.rewind(self.iters)
+
+    def _finish(self) -> dict[str, Any]:
+        """Take the best weights if validation chose some, export them, and evaluate test_splits."""
+        runner = self.runner
+        best = on_rank_zero(runner.folder.best) if self._has_best() else None
+        if best is not None:
+            load_trainable_state(runner.unwrap_dist_model(runner.model), best["model"], BEST)
+        on_rank_zero(self._export)
+        return runner.evaluate_splits(runner.test_splits, "best" if best else self.iters, self.iters)
+
+    def _has_best(self) -> bool:
+        return on_rank_zero(lambda: self.best["metric"] is not None)
+
+    def _export(self) -> str:
+        state = weights(self.runner)
+        state["model"] = {k: v.float() if v.is_floating_point() else v for k, v in state["model"].items()}
+        path = Path(self.runner.output_dir) / EXPORT
+        save_atomically({"model": state["model"], "config": state["config"]}, path)
+        logging.info("exported the trained weights to %s", path)
+        return str(path)

@@ -1,0 +1,69 @@
+"""Configurations of the tiny model, and several processes without importing LAVIS again in each."""
+
+import functools
+import multiprocessing
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tiny_runs
+
+from lavis_evlgen import launch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., list[str]]:
+    """Writes a configuration; the launcher arguments for it. ``out`` names the output folder below tmp_path."""
+    return functools.partial(tiny_runs.write_config, tmp_path)
+
+
+@pytest.fixture
+def train() -> Callable[..., dict[str, Any]]:
+    """Trains in this process; EvlgenError is raised as it is."""
+    return lambda argv, evaluate=False: launch.start(argv, evaluate)
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lavis_evlgen.launch"])  # the import that takes seconds
+    return context
+
+
+@pytest.fixture
+def start_processes(forkserver: Any, tmp_path: Path) -> Callable[..., list[Any]]:
+    """Starts one launcher a rank; output goes to tmp_path/log.RANK."""
+
+    def start(argv: list[str], world_size: int = 1) -> list[Any]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        args = [(rank, world_size, port, argv, str(tmp_path / "log")) for rank in range(world_size)]
+        processes = [forkserver.Process(target=tiny_runs.launch_rank, args=each) for each in args]
+        for process in processes:
+            process.start()
+        return processes
+
+    return start
+
+
+@pytest.fixture
+def run_processes(start_processes: Callable[..., list[Any]], tmp_path: Path) -> Callable[..., list[int]]:
+    """Runs the launcher on several ranks to the end; their exit codes."""
+
+    def run(argv: list[str], world_size: int = 2) -> list[int]:
+        processes = start_processes(argv, world_size)
+        for process in processes:
+            process.join(120)
+        return [process.exitcode for process in processes]
+
+    return run

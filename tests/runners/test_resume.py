@@ -1,0 +1,174 @@
+"""A run that was interrupted, in whatever way, goes on exactly as if it had not been."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import losses, rows, trained
+
+from lavis_evlgen.errors import ConfigError, WeightsError
+from lavis_evlgen.runners.training import Training
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    left, right = trained(a), trained(b)
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def wait_for(path: Path, text: str, seconds: float = 60) -> None:
+    end = time.time() + seconds
+    while time.time() < end:
+        if path.is_file() and text in path.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{text} did not appear in {path}")
+
+
+class Killed(Exception):
+    pass
+
+
+def stop_before(monkeypatch: pytest.MonkeyPatch, iters: int) -> None:
+    """Make training fail before it reaches step ``iters``, as a crash would."""
+    original = Training._train_step
+
+    def fragile(self, *args):
+        if self.iters + 1 == iters:
+            raise Killed
+        return original(self, *args)
+
+    monkeypatch.setattr(Training, "_train_step", fragile)
+
+
+@pytest.mark.parametrize("data", ["map", "workers", "ratios", "stream"])
+def test_resumed_run_equals_uninterrupted_one(data, config, train, tmp_path, monkeypatch):
+    options = {
+        "map": {},
+        "workers": {"num_workers": 2},
+        "ratios": {
+            "data": {"tiny_data": {"train": 40}, "tiny_more": {"train": 20}},
+            "train_dataset_ratios": {"tiny_data": 2, "tiny_more": 1},
+        },
+        "stream": {"data": {"tiny_data": {"train": 40, "stream": True}}},
+    }[data]
+    train(config("whole", accum_grad_iters=2, **options))
+    argv = config("parts", accum_grad_iters=2, **options)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 7)
+        with pytest.raises(Killed):
+            train(argv)
+    assert [row["iters"] for row in rows(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+    train(argv)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert [row[0] for row in losses(tmp_path / "whole")] == list(range(1, 13))
+    assert same_weights(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_validation_between_does_not_change_training(config, train, tmp_path):
+    train(config("plain"))
+    train(config("validated", valid_splits=["val"], health_freq=2))
+    assert losses(tmp_path / "plain") == losses(tmp_path / "validated")
+
+
+def test_truncated_checkpoint_gives_way_to_the_older_one(config, train, tmp_path, caplog):
+    train(config("whole"))
+    argv = config("damaged", max_iters=8, warmup_steps=0, init_lr=0.01, lr_sched="constant_lr")
+    train(argv)
+    newest = tmp_path / "damaged" / "checkpoint_8.pth"
+    newest.write_bytes(newest.read_bytes()[:-700])
+    before = losses(tmp_path / "damaged")
+    train(argv)
+    assert "checkpoint_8.pth is damaged" in caplog.text
+    assert "going on after step 4" in caplog.text
+    assert losses(tmp_path / "damaged") == before
+
+
+def test_all_checkpoints_damaged_is_an_error(config, train, tmp_path):
+    argv = config(max_iters=4)
+    train(argv)
+    (tmp_path / "out" / "checkpoint_4.pth").write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(WeightsError, match=r"no checkpoint in .*out can be read"):
+        train(argv)
+
+
+def test_sigterm_saves_the_step_and_says_how_to_go_on(config, start_processes, train, tmp_path):
+    train(config("whole", max_iters=40, iters_per_inner_epoch=40))
+    argv = config(max_iters=40, iters_per_inner_epoch=40, model={"slow": 0.05})
+    (process,) = start_processes(argv)
+    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 3')
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 143
+    done = len(rows(tmp_path / "out"))
+    assert 3 <= done < 40
+    assert (tmp_path / "out" / f"checkpoint_{done}.pth").is_file()
+    assert f"stopped after step {done}" in (tmp_path / "log.0").read_text()
+    assert "the same command again" in (tmp_path / "log.0").read_text()
+    train(argv)
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+
+
+def test_kill_9_loses_nothing_but_time(config, start_processes, train, tmp_path):
+    options = {"max_iters": 30, "iters_per_inner_epoch": 5}
+    train(config("whole", **options))
+    argv = config(model={"slow": 0.04}, **options)
+    (process,) = start_processes(argv)
+    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 12')
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(60)
+    (tmp_path / "out" / "checkpoint_12.pth.77.unfinished").write_bytes(b"half")  # as if killed while writing
+    train(argv)
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+    assert not list((tmp_path / "out").glob("*.unfinished"))
+
+
+def test_two_processes_stop_and_resume_together(config, start_processes, run_processes, tmp_path):
+    options = {"max_iters": 20, "iters_per_inner_epoch": 5, "model": {"slow": 0.05}}
+    assert run_processes(config("whole", **options)) == [0, 0]
+    argv = config(**options)
+    processes = start_processes(argv, 2)
+    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 7')
+    os.kill(processes[1].pid, signal.SIGTERM)  # one rank is told, both stop
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [143, 143]
+    assert run_processes(argv) == [0, 0]
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+    assert same_weights(tmp_path / "out", tmp_path / "whole")
+
+
+def test_resume_path_continues_in_another_folder(config, train, tmp_path):
+    train(config("whole"))
+    train(config("first", max_iters=12, keep_checkpoints=3))
+    path = tmp_path / "first" / "checkpoint_8.pth"
+    train(config("second", auto_resume=False, resume_ckpt_path=str(path)))
+    (folder,) = (tmp_path / "second").iterdir()
+    assert losses(folder) == losses(tmp_path / "whole")[8:]
+
+
+def test_another_model_configuration_is_refused(config, train):
+    train(config(max_iters=4))
+    with pytest.raises(WeightsError, match=r"model.dropout: 0.2 -> 0.5.*another run.output_dir"):
+        train(config(max_iters=4, model={"dropout": 0.5}))
+
+
+def test_another_models_checkpoint_is_refused(config, train, tmp_path):
+    train(config("wide", max_iters=4, model={"width": 24}))
+    argv = config(resume_ckpt_path=str(tmp_path / "wide" / "checkpoint_4.pth"))
+    with pytest.raises(WeightsError, match=r"checkpoint_4.pth belongs to another model.*of another shape"):
+        train(argv)
+
+
+def test_other_data_sets_are_refused(config, train):
+    train(config(max_iters=4))
+    with pytest.raises(ConfigError, match="trained on tiny_data, but the configuration trains on tiny_more"):
+        train(config(max_iters=4, data={"tiny_more": {"train": 40}}))
+
+
+def test_weights_only_file_cannot_be_resumed(config, train, tmp_path):
+    train(config("first", max_iters=4))
+    with pytest.raises(WeightsError, match="holds weights only"):
+        train(config("second", resume_ckpt_path=str(tmp_path / "first" / "model.pth")))

@@ -1,0 +1,66 @@
+"""Runs of the tiny model: their configuration, their results, and one as its own process."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import tiny_lavis  # noqa: F401
+import torch
+from omegaconf import OmegaConf
+
+from lavis_evlgen import launch
+
+RUN = {
+    "task": "tiny_task",
+    "max_iters": 12,
+    "iters_per_inner_epoch": 4,
+    "batch_size_train": 4,
+    "batch_size_eval": 5,
+    "init_lr": 0.01,
+    "warmup_lr": 0.001,
+    "warmup_steps": 3,
+    "log_freq": 1,
+    "device": "cpu",
+    "num_threads": 1,
+    "auto_resume": True,
+    "dist_timeout": 60,
+}
+
+
+def write_config(folder: Path, out: str = "out", model: Any = None, data: Any = None, **run: Any) -> list[str]:
+    """Write a configuration whose output goes to folder/out; the launcher arguments for it."""
+    content = {
+        "model": {"arch": "tiny", "model_type": "default", **(model or {})},
+        "datasets": data or {"tiny_data": {"train": 40}},
+        "run": {**RUN, "output_dir": str(folder / out), **run},
+    }
+    path = folder / f"{out}.yaml"
+    OmegaConf.save(OmegaConf.create(content), path)
+    return ["--cfg-path", str(path)]
+
+
+def rows(folder: Path, key: str = "loss") -> list[dict[str, Any]]:
+    """Records of log.jsonl that have ``key``."""
+    return [r for r in map(json.loads, (folder / "log.jsonl").read_text().splitlines()) if key in r]
+
+
+def losses(folder: Path) -> list[tuple[int, float, float]]:
+    return [(row["iters"], row["loss"], row["lr"]) for row in rows(folder)]
+
+
+def trained(folder: Path, name: str = "model.pth") -> dict[str, torch.Tensor]:
+    return torch.load(folder / name, weights_only=True)["model"]
+
+
+def launch_rank(rank: int, world_size: int, port: int, argv: list[str], log: str) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    for name in [name for name in os.environ if name.startswith("TORCHELASTIC")]:
+        del os.environ[name]
+    output = os.open(f"{log}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    torch.set_num_threads(1)
+    sys.exit(launch.main(argv))
