@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import warnings
 
 _REGISTERING_MODULES = (
     "models.zoo",
@@ -16,8 +16,9 @@ _REGISTERING_MODULES = (
 
 def register_all() -> None:
     """Import the modules that register something, and repair LAVIS; harmless when repeated."""
-    importlib.import_module("lavis")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LAVIS imports what its dependencies have deprecated since
+        importlib.import_module("lavis")
     for name in _REGISTERING_MODULES:
-        if importlib.util.find_spec(f"lavis_evlgen.{name}"):  # TEMPORARY
-            importlib.import_module(f"lavis_evlgen.{name}")
+        importlib.import_module(f"lavis_evlgen.{name}")
     importlib.import_module("lavis_evlgen.lavis_repairs").repair()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ class FeatureTable:
         path: the array's file.
         rows: row by picture (the data set's `image_key`).
         bad: what is wrong with the pictures that could not be read.
+        seconds: how long the ViT took, when the table was made.
     """
 
     path: Path
     rows: dict[str, int]
     bad: dict[str, str]
+    seconds: float
 
     def __post_init__(self) -> None:
         self._array: np.ndarray | None = None
@@ -77,12 +80,15 @@ def build_feature_table(
     index_path = path.with_suffix(".json")
     if not index_path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
         bad = _compute(dataset, [(key, first[key]) for key in keys], vision.to(device).eval(), path, device, batch_size)
-        _write(index_path, {"keys": keys, "bad": bad, "sha256": _checksum(path)})
+        seconds = round(time.perf_counter() - began, 1)
+        _write(index_path, {"keys": keys, "bad": bad, "seconds": seconds, "sha256": _checksum(path)})
     index = json.loads(index_path.read_text())
     if not path.exists() or _checksum(path) != index["sha256"]:
         raise DataError(f"feature_cache: {path} is damaged; delete it and {index_path.name}, it will be computed again")
-    return FeatureTable(path, {key: row for row, key in enumerate(index["keys"])}, index["bad"])
+    rows = {key: row for row, key in enumerate(index["keys"])}
+    return FeatureTable(path, rows, index["bad"], index["seconds"])
 
 
 @torch.no_grad()

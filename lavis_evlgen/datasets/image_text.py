@@ -88,19 +88,19 @@ class _PictureDataset(BaseDataset):
 class ImageCaptionDataset(_PictureDataset):
     """For training: ``{"image", "text_input": str, "image_id": str}`` or a BadSample.
 
-    ``captions="all"`` has one item per (picture, caption) pair, ``"random"`` one per picture whose caption is drawn
-    anew, with torch's generator, each time it is read.
+    ``captions="all"`` has one item per (picture, caption) pair, ``"first"`` one per picture with its first caption,
+    ``"random"`` one per picture whose caption is drawn anew, with torch's generator, each time it is read.
     """
 
-    def __init__(self, *args: Any, captions: Literal["all", "random"] = "all", **kwargs: Any) -> None:
-        if captions not in ("all", "random"):
-            raise ConfigError(f"captions: {captions!r} is unknown; use 'all' or 'random'")
+    def __init__(self, *args: Any, captions: Literal["all", "first", "random"] = "all", **kwargs: Any) -> None:
+        if captions not in ("all", "first", "random"):
+            raise ConfigError(f"captions: {captions!r} is unknown; use 'all', 'first' or 'random'")
         super().__init__(*args, **kwargs)
         self.captions = captions
         self._ends = list(accumulate(len(record.captions) for record in self.records))
 
     def __len__(self) -> int:
-        if self.captions == "random":
+        if self.captions != "all":
             return len(self.records)
         return self._ends[-1] if self._ends else 0
 
@@ -108,8 +108,8 @@ class ImageCaptionDataset(_PictureDataset):
         """(record, caption) numbers of an item; the caption is -1 where it is to be drawn."""
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of a data set of {len(self)}")
-        if self.captions == "random":
-            return index, -1
+        if self.captions != "all":
+            return index, 0 if self.captions == "first" else -1
         number = bisect_right(self._ends, index)
         return number, index - (self._ends[number - 1] if number else 0)
 

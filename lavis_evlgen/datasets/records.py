@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lavis_evlgen.errors import DataError
-from lavis_evlgen.runners.suggestions import nearest
+from lavis_evlgen.errors import DataError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -144,13 +143,13 @@ def _checked(where: str, row: Any) -> Row:
 def _record(where: str, row: dict[str, Any], need_captions: bool) -> tuple[Record, int]:
     """The record of a row, and how many empty captions were dropped from it."""
     if "image" not in row:
-        raise DataError(f"{where}: no key 'image'; {nearest('image', row)}")
+        raise DataError(f"{where}: no key 'image'{nearest('image', map(str, row))}")
     image = row["image"]
     if not isinstance(image, str) or not image.strip():
         raise DataError(f"{where}: 'image' must be the path of a picture, not {image!r}")
     key = next((key for key in CAPTION_KEYS if key in row), None)
     if key is None and (need_captions or difflib.get_close_matches("caption", row)):
-        raise DataError(f"{where}: no key 'caption'; {nearest('caption', row)}")
+        raise DataError(f"{where}: no key 'caption'{nearest('caption', map(str, row))}")
     captions = row[key] if key else []
     if captions is None or isinstance(captions, str):
         captions = [captions]

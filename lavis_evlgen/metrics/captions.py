@@ -12,9 +12,8 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
+from lavis_evlgen.errors import ConfigError, DataError, EvlgenError, nearest
 from lavis_evlgen.metrics.tokenizers import Captions, choose_tokenizer, java, tokenize
-from lavis_evlgen.runners.suggestions import nearest
 
 Scores = dict[str, float]
 
@@ -82,7 +81,7 @@ def check_metrics(metrics: str | Sequence[str]) -> list[str]:
     names = [str(metric).lower().replace("-", "_") for metric in ([metrics] if isinstance(metrics, str) else metrics)]
     for name in names:
         if name not in known:
-            raise ConfigError(f"metrics: {name!r} is unknown; {nearest(name, known)}")
+            raise ConfigError(f"metrics: {name!r} is unknown{nearest(name, known)}")
         if name in ("meteor", "spice") and not java():
             raise ConfigError(f"metrics: {name} needs `java` on the PATH; install a Java runtime or leave it out")
     return list(dict.fromkeys(names))

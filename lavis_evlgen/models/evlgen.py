@@ -49,7 +49,7 @@ class EVLGen(BaseModel):
         language: soft prompt [B, L', D_l] and texts to a loss or texts.
         prompt: text between soft prompt and caption.
         merged_skip: add a linear image of the visual tokens, merged as the connector merges its own, to the soft
-            prompt. Not in the paper: the connector then starts from a useful linear map.
+            prompt; the connector's own part starts at zero. Not in the paper.
         connector_lr_scale: factor on the learning rate of the connector's layers.
         apply_lemmatizer: lemmatise answers, as for OK-VQA.
 
@@ -77,11 +77,20 @@ class EVLGen(BaseModel):
         self.ln_vision = LayerNorm(vision.num_features)
         self.connector = connector
         self.prompt_proj = nn.Linear(connector.hidden_size, language.width)
-        self.skip_proj = nn.Linear(vision.num_features, language.width, bias=False) if merged_skip else None
         self.language = language
+        self.skip_proj = self._skip() if merged_skip else None
         self.prompt = prompt
         self.connector_lr_scale = connector_lr_scale
         self.apply_lemmatizer = apply_lemmatizer
+
+    def _skip(self) -> nn.Linear:
+        """The skip's linear map; with it, the soft prompt starts as that map alone, as large as token embeddings are."""
+        skip = nn.Linear(self.vision.num_features, self.language.width, bias=False)
+        embeddings = self.language.model.get_input_embeddings().weight
+        nn.init.normal_(skip.weight, std=float(embeddings.float().std()) * self.vision.num_features**-0.5)
+        nn.init.zeros_(self.prompt_proj.weight)
+        nn.init.zeros_(self.prompt_proj.bias)
+        return skip
 
     def forward(self, samples: dict[str, Any]) -> dict[str, Tensor]:
         """Mean cross-entropy of `samples["text_input"]` after the images' soft prompts: ``{"loss": scalar}``."""

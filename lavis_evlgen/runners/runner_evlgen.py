@@ -24,6 +24,7 @@ from lavis_evlgen.runners import rng
 from lavis_evlgen.runners.checkpointing import CheckpointFolder, load
 from lavis_evlgen.runners.distributed import on_rank_zero, usable_device
 from lavis_evlgen.runners.evaluation import EvalLoader
+from lavis_evlgen.runners.features import use_feature_cache
 from lavis_evlgen.runners.interrupt import StopSignal
 from lavis_evlgen.runners.loaders import TrainLoader
 from lavis_evlgen.runners.progress import RunLog
@@ -179,6 +180,7 @@ class RunnerEvlgen(RunnerIter):
     def train(self) -> dict[str, Any]:
         """Train (or, with ``run.evaluate``, only evaluate); the metrics by split, on rank 0, else an empty dict."""
         self.log_config()
+        self._cache_features()
         return self.evaluate() if self.evaluate_only else self.training.run()
 
     def evaluate(self, cur_epoch: Any = "best", skip_reload: bool = False) -> dict[str, Any]:
@@ -230,6 +232,15 @@ class RunnerEvlgen(RunnerIter):
                 )
         model.train(was_training)
         return metrics if is_main_process() and isinstance(metrics, dict) else None
+
+    def _cache_features(self) -> None:
+        if not self.settings.feature_cache:
+            return
+        splits = [*self.valid_splits, *self.test_splits, *([] if self.evaluate_only else self.settings.train_splits)]
+        model = self.unwrap_dist_model(self.model)
+        folder = self.settings.feature_cache
+        seconds = use_feature_cache(self.datasets, dict.fromkeys(splits), model, folder, self.device)
+        self.log.write({"iters": 0, "feature_seconds": seconds})
 
     def log_config(self) -> None:
         """Write the whole configuration beside the results."""

@@ -46,7 +46,7 @@ class RunSettings:
     train_dataset_ratios: dict = field(default_factory=dict)
     use_dist_eval_sampler: bool = True
     max_bad_share: float = 0.05
-    feature_cache: Any = False
+    feature_cache: str = ""  # folder for the frozen ViT's features; empty: the ViT runs at every step
     # files
     output_dir: str = "output"
     auto_resume: bool = False
@@ -132,7 +132,7 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
     }
     if kind is Any:
         return value
-    if kind is str and key == "resume_ckpt_path" and not value:
+    if kind is str and key in ("resume_ckpt_path", "feature_cache") and not value:
         return ""
     if not fits[kind]:
         raise ConfigError(f"run.{key}: {value!r} is not of type {kind.__name__}")

@@ -64,8 +64,8 @@ def test_random_captions_have_one_item_per_picture_and_follow_the_seed(folder):
     assert set(drawn) == {"green", "all green", "grass"}
     torch.manual_seed(0)
     assert [dataset[2]["text_input"] for _ in range(30)] == drawn
-    with pytest.raises(ConfigError, match="'first' is unknown"):
-        build(ImageCaptionDataset, folder, captions="first")
+    with pytest.raises(ConfigError, match="'best' is unknown"):
+        build(ImageCaptionDataset, folder, captions="best")
 
 
 def test_evaluation_has_one_item_per_picture_with_all_references(folder):
@@ -124,3 +124,8 @@ def test_coco_ids_are_the_numbers_in_the_file_names(tmp_path):
     (tmp_path / "ann.json").write_text(json.dumps([{"image": "cat.jpg", "caption": "a"}]))
     with pytest.raises(DataError, match=r"'cat\.jpg' is not named as COCO's"):
         CocoCaptionEvalDataset(vis_root=str(tmp_path), ann_paths=[str(tmp_path / "ann.json")])
+
+
+def test_first_captions_alone(folder):
+    dataset = build(ImageCaptionDataset, folder, captions="first")
+    assert len(dataset) == 3 and {dataset[2]["text_input"] for _ in range(9)} == {"green"}
