@@ -19,9 +19,9 @@ demo: setup
 	$(RUN) lavis/train.py --cfg-path projects/demo/train.yaml
 	$(BIN)/python -m lavis_evlgen.cli report outputs/demo
 
-# 300 things, two in a picture: about an hour on two cores
+# 300 things, two in a picture: half an hour to an hour on two cores
 demo-long: setup
-	$(BIN)/python -m lavis_evlgen.embedded --out outputs/demo_long/data --things 300 --train 7200 --val 300 --test 600 --unseen 150 --unseen-things 30 --two-things 0.25
+	$(BIN)/python -m lavis_evlgen.embedded --out outputs/demo_long/data --things 300 --train 3600 --val 120 --test 300 --unseen 90 --unseen-things 30 --two-things 0.25
 	$(RUN) lavis/train.py --cfg-path projects/demo/train_long.yaml
 	$(BIN)/python -m lavis_evlgen.cli report outputs/demo_long
 

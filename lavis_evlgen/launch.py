@@ -130,6 +130,8 @@ def run(config: DictConfig, stock: bool = False) -> dict[str, Any]:
     model = task.build_model(cfg)
     seed_everything(seed + cfg.run_cfg.rank)
     job_id = on_rank_zero(lambda: _free_job_id(Path(cfg.run_cfg.get("output_dir", "output"))))
+    for name in ("output_dir", "result_dir"):  # LAVIS's runners cannot set them twice in a process
+        registry.mapping["paths"].pop(name, None)
     runner_cls = registry.get_runner_class(cfg.run_cfg.runner)
     runner = runner_cls(cfg=cfg, task=task, model=model, datasets=datasets, job_id=job_id)
     if stock and cfg.run_cfg.evaluate:

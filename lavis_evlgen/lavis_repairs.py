@@ -21,9 +21,9 @@ class OPTForCausalLM(LavisOPT, GenerationMixin):
     def _expand_inputs_for_generation(
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
-        input_ids: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
+    ) -> tuple[torch.LongTensor, dict[str, Any]]:
         query_embeds = kwargs.pop("query_embeds", None)
         input_ids, kwargs = GenerationMixin._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs

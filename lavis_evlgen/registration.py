@@ -19,6 +19,7 @@ def register_all() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LAVIS imports what its dependencies have deprecated since
         importlib.import_module("lavis")
+        importlib.import_module("lavis.common.optims")  # the schedules of LAVIS's own runners
     for name in _REGISTERING_MODULES:
         importlib.import_module(f"lavis_evlgen.{name}")
     importlib.import_module("lavis_evlgen.lavis_repairs").repair()

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CHECKED = ["tests/models", "tests/token_reduction", "tests/test_lavis_repairs.py", "tests/test_loading.py", "tests/metrics"]
+CHECKED = [
+    "tests/models",
+    "tests/token_reduction",
+    "tests/test_lavis_repairs.py",
+    "tests/test_loading.py",
+    "tests/metrics",
+]
 
 
 @pytest.mark.slow

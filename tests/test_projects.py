@@ -20,7 +20,10 @@ PROJECTS = sorted(ROOT.glob("projects/**/*.yaml"))
 def test_project_files(path):
     check_config(launch.read_config(str(path), []))
     launched = path.read_text().splitlines()[0]
-    assert launched.startswith("# python -m torch.distributed.run") and f"projects/{path.parent.name}/{path.name}" in launched
+    assert (
+        launched.startswith("# python -m torch.distributed.run")
+        and f"projects/{path.parent.name}/{path.name}" in launched
+    )
     script = next(word for word in launched.split() if word.startswith("lavis/"))
     assert (ROOT / script).is_file()
 
@@ -130,4 +133,6 @@ def test_an_official_file_runs(tmp_path, tiny_config, monkeypatch):
     assert metrics["val"]["captions"] == 3
     (folder,) = (tmp_path / "EVLGen/OPT_mscoco/pretrain_opt2.7b").iterdir()
     checkpoint = torch.load(folder / "checkpoint_6.pth", weights_only=True)
-    assert checkpoint["iters"] == 6 and not any(name.startswith(("vision.", "language.")) for name in checkpoint["model"])
+    assert checkpoint["iters"] == 6 and not any(
+        name.startswith(("vision.", "language.")) for name in checkpoint["model"]
+    )

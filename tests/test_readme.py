@@ -4,7 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-import yaml
 from omegaconf import OmegaConf
 from reports.finished_run import make_data
 
@@ -47,7 +46,8 @@ def test_commands_are_ones_that_exist():
 
 def test_training_on_ones_own_pictures(tmp_path, tiny_config, monkeypatch):
     """The README's yaml, with a tiny ViT and language model in the place of downloaded ones."""
-    config = yaml.safe_load(next(block for block in blocks("yaml") if "my.yaml" in block))
+    written = next(block for block in blocks("yaml") if "my.yaml" in block)
+    config = OmegaConf.to_container(OmegaConf.create(written))
     files = make_data(tmp_path / "pictures", {"train": 4, "val": 2}, labels=False)
     config["datasets"]["image_caption"]["annotations"] = files
     processor = {"name": "blip_image_eval", "image_size": 56}

@@ -1,7 +1,7 @@
 """LAVIS's own runners drive our models, as far as a machine without a GPU allows.
 
-Two parts of LAVIS need CUDA whatever the device is, and are replaced here: PrefetchLoader's side stream and the gathering
-of statistics on "cuda". Everything else (runner, task loop, optimiser, checkpoints, DDP over gloo) is LAVIS's.
+Two parts of LAVIS need CUDA whatever the device is, and are replaced here: PrefetchLoader's side stream and the
+gathering of statistics on "cuda". Everything else (runner, task loop, optimiser, checkpoints, gloo) is LAVIS's.
 """
 
 import pytest
@@ -86,5 +86,5 @@ def test_stock_runners_train_and_evaluate(tmp_path, tiny_config, monkeypatch, gl
     (folder,) = (tmp_path / "out").iterdir()
     best = torch.load(folder / "checkpoint_best.pth", weights_only=True)
     assert best["optimizer"]["state"] and any(name.startswith("connector.") for name in best["model"])
-    assert '"agg_metrics"' in (folder / "log.txt").read_text()
+    assert '"val_agg_metrics"' in (folder / "log.txt").read_text()
     assert list((folder / "result").glob("test*.json"))

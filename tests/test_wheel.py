@@ -1,5 +1,6 @@
 """A wheel carries the yaml files and works away from the repository."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,10 @@ ROOT = Path(__file__).parent.parent
 def test_wheel_installed_elsewhere_finds_its_configurations(tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     sources = tmp_path / "source"  # a copy: building leaves files beside its sources
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    for name in filter(None, tracked):
-        if name.startswith(("lavis_evlgen/", "configs/")) or "/" not in name:
-            target = sources / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
+    for folder in ("lavis_evlgen", "configs"):
+        shutil.copytree(ROOT / folder, sources / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
     build = ["wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "dist"), str(sources)]
     subprocess.run([*pip, *build], check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")

@@ -54,7 +54,7 @@ class FeatureTable:
 
 
 def build_feature_table(
-    dataset: Any, vision: torch.nn.Module, folder: str | Path, device: torch.device, batch_size: int = 16
+    dataset: Any, vision: Any, folder: str | Path, device: torch.device, batch_size: int = 16
 ) -> FeatureTable:
     """Compute, or find again, the features of all pictures of a data set.
 
@@ -95,7 +95,7 @@ def build_feature_table(
 def _compute(
     dataset: Any,
     pictures: list[tuple[str, int]],
-    vision: torch.nn.Module,
+    vision: Any,
     path: Path,
     device: torch.device,
     batch_size: int,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
 from transformers import AutoModel, BertConfig, BertModel
 
 from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.models.connector import Connector
 from lavis_evlgen.models.hub import load_pretrained
 from lavis_evlgen.models.qformer import LinearConnector, QFormerConnector
 from lavis_evlgen.models.tomeformer import TomeFormer, bert_weights_for_tomeformer
@@ -25,7 +25,7 @@ def build_connector(
     tome_r: int | Sequence[float] = 19,
     merge: str = "official",
     num_query_token: int = 32,
-) -> nn.Module:
+) -> Connector:
     """Build the connector from the configuration keys of the same names.
 
     Args:
@@ -80,11 +80,11 @@ def _bert_config(base: BertConfig, fields: dict[str, Any] | None, num_layers: in
     return config
 
 
-def _start_from_bert(tomeformer: TomeFormer, bert: BertModel, name: str | None) -> None:
+def _start_from_bert(tomeformer: TomeFormer, bert: Any, name: str | None) -> None:
     available = bert.config.num_hidden_layers
-    if len(tomeformer.encoder.layer) > available:
+    if len(tomeformer.layers) > available:
         raise ConfigError(
-            f"num_layers: {len(tomeformer.encoder.layer)}, but {name} has {available}; "
+            f"num_layers: {len(tomeformer.layers)}, but {name} has {available}; "
             "use fewer, or bert_model: null for fresh weights"
         )
     try:

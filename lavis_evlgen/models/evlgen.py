@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.models.checkpoints import load_weights, read_weights
 from lavis_evlgen.models.config import ModelConfig
+from lavis_evlgen.models.connector import Connector
 from lavis_evlgen.models.connectors import build_connector
 from lavis_evlgen.models.language import LanguageModel, build_language_model
 from lavis_evlgen.models.lemmatizer import lemmatize
@@ -64,7 +65,7 @@ class EVLGen(BaseModel):
     def __init__(
         self,
         vision: VisionTower,
-        connector: nn.Module,
+        connector: Connector,
         language: LanguageModel,
         *,
         prompt: str = "",
@@ -84,9 +85,9 @@ class EVLGen(BaseModel):
         self.apply_lemmatizer = apply_lemmatizer
 
     def _skip(self) -> nn.Linear:
-        """The skip's linear map; with it, the soft prompt starts as that map alone, as large as token embeddings are."""
+        """The skip's linear map; the soft prompt starts as that map alone, as large as token embeddings are."""
         skip = nn.Linear(self.vision.num_features, self.language.width, bias=False)
-        embeddings = self.language.model.get_input_embeddings().weight
+        embeddings = self.language.embeddings.weight
         nn.init.normal_(skip.weight, std=float(embeddings.float().std()) * self.vision.num_features**-0.5)
         nn.init.zeros_(self.prompt_proj.weight)
         nn.init.zeros_(self.prompt_proj.bias)
@@ -107,7 +108,7 @@ class EVLGen(BaseModel):
         features = self.ln_vision(self._vision_features(samples))
         tokens, reduction = self.connector.reduce(features)
         prompt = self.prompt_proj(tokens)
-        if self.skip_proj is not None:
+        if self.skip_proj is not None and reduction is not None:
             prompt = prompt + self.skip_proj(reduction.apply(features))
         return Features(features, tokens, prompt, None if reduction is None else reduction.target)
 
@@ -245,7 +246,7 @@ class EVLGen(BaseModel):
         Raises:
             ConfigError: a key or value is wrong. WeightsError: weights are missing or do not fit.
         """
-        config = ModelConfig.parse(OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg)
+        config = ModelConfig.parse(OmegaConf.to_container(OmegaConf.create(cfg), resolve=True))  # type: ignore[arg-type]
         vision = build_vision_tower(**config.vision())
         connector = build_connector(vision, **config.connector_options())
         language = build_language_model(cls.language_kind, **config.language(cls.language_kind))

@@ -35,13 +35,13 @@ class LanguageModel(Frozen):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: PreTrainedTokenizerBase,
         end: str | None = None,
         max_txt_len: int = 32,
     ):
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.tokenizer = tokenizer
         self.max_txt_len = max_txt_len
         if end is None:
@@ -53,7 +53,11 @@ class LanguageModel(Frozen):
     @property
     def width(self) -> int:
         """D_l, the width of the token embeddings."""
-        return self.model.get_input_embeddings().weight.shape[1]
+        return self.embeddings.weight.shape[1]
+
+    @property
+    def embeddings(self) -> nn.Embedding:
+        return self.model.get_input_embeddings()
 
     @property
     def pad_token_id(self) -> int:
@@ -146,7 +150,7 @@ class LanguageModel(Frozen):
 
     def _sequence(self, prompt_embeds: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """[bos][soft prompt][ids] as embeddings [B, N, D_l] in the model's dtype, and its attention mask [B, N]."""
-        table = self.model.get_input_embeddings()
+        table = self.embeddings
         parts = [prompt_embeds.to(table.weight.dtype), table(ids)]
         ahead = prompt_embeds.shape[1]
         if self.bos_first and self.tokenizer.bos_token_id is not None:
@@ -199,7 +203,7 @@ class Vicuna(LanguageModel):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: PreTrainedTokenizerBase,
         max_txt_len: int = 32,
         max_output_txt_len: int = 32,
@@ -261,7 +265,8 @@ def _pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, left: 
         gap = length - len(row)
         padded.append([value] * gap + list(row) if left else list(row) + [value] * gap)
         mask.append([0] * gap + [1] * len(row) if left else [1] * len(row) + [0] * gap)
-    as_tensor = {"dtype": torch.long, "device": device}
-    return torch.tensor(padded, **as_tensor).view(len(rows), length), torch.tensor(mask, **as_tensor).view(
-        len(rows), length
+    shape = (len(rows), length)
+    return (
+        torch.tensor(padded, dtype=torch.long, device=device).view(shape),
+        torch.tensor(mask, dtype=torch.long, device=device).view(shape),
     )

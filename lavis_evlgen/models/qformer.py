@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from lavis.models.blip2_models.Qformer import BertLMHeadModel
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig
 
+from lavis_evlgen.models.connector import Connector
 from lavis_evlgen.token_reduction import Reduction
 
 
-class QFormerConnector(nn.Module):
+class QFormerConnector(Connector):
     """LAVIS's Q-Former without its text half: visual tokens [B, L, D_v] to queries [B, Q, D].
 
     Args:
@@ -21,7 +22,7 @@ class QFormerConnector(nn.Module):
     """
 
     def __init__(
-        self, num_features: int, config: BertConfig, num_query_tokens: int = 32, bert: BertModel | None = None
+        self, num_features: int, config: BertConfig, num_query_tokens: int = 32, bert: nn.Module | None = None
     ):
         super().__init__()
         config.encoder_width = num_features
@@ -45,22 +46,19 @@ class QFormerConnector(nn.Module):
             layer.output = None
             layer.intermediate = None
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, L, D_v] -> [B, Q, D]."""
+    def reduce(self, features: Tensor) -> tuple[Tensor, None]:
+        """The queries [B, Q, D]; no reduction, since queries stand for no particular patches."""
         mask = torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
-        return self.bert(
+        output = self.bert(
             query_embeds=self.query_tokens.expand(len(features), -1, -1),
             encoder_hidden_states=features,
             encoder_attention_mask=mask,
             return_dict=True,
-        ).last_hidden_state
-
-    def reduce(self, features: Tensor) -> tuple[Tensor, Reduction | None]:
-        """The queries; no reduction, since queries stand for no particular patches."""
-        return self(features), None
+        )
+        return output.last_hidden_state, None
 
 
-class LinearConnector(nn.Module):
+class LinearConnector(Connector):
     """A linear layer: visual tokens [B, L, D_v] to as many tokens [B, L, D]."""
 
     def __init__(self, num_features: int, num_tokens: int, hidden_size: int):
@@ -69,13 +67,10 @@ class LinearConnector(nn.Module):
         self.num_tokens_out = num_tokens
         self.input_proj = nn.Linear(num_features, hidden_size)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, L, D_v] -> [B, L, D]."""
-        return self.input_proj(features)
-
     def reduce(self, features: Tensor) -> tuple[Tensor, Reduction]:
         """The projected tokens, each standing for itself."""
-        return self(features), Reduction.identity(*features.shape[:2], device=features.device)
+        batch, num_tokens, _ = features.shape
+        return self.input_proj(features), Reduction.identity(batch, num_tokens, features.device)
 
 
 def _with_query_halves(state: dict[str, Tensor]) -> dict[str, Tensor]:

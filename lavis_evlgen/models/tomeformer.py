@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.models.connector import Connector
 from lavis_evlgen.token_reduction import Reduction, bipartite_soft_matching, merge_schedule, token_counts
 
 
-class TomeFormer(nn.Module):
+class TomeFormer(Connector):
     """Visual tokens [B, L, D_v] to fewer tokens [B, L', D].
 
     A linear layer maps the ViT's width to BERT's. In every layer, after self-attention and before the feed-forward
@@ -59,14 +61,18 @@ class TomeFormer(nn.Module):
 
         self.input_proj = nn.Linear(num_features, config.hidden_size)
         self.embeddings = VisualEmbeddings(config)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+        self.encoder = nn.ModuleDict(
+            {"layer": nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))}
+        )
         for part in (self.embeddings, self.encoder):
             part.apply(lambda module: _init_as_bert(module, config.initializer_range))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, L, D_v] -> [B, L', D]."""
-        return self.reduce(features)[0]
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The BERT layers; they lie under `encoder.layer` so that BERT's weights load by their own names."""
+        layers = self.encoder["layer"]
+        assert isinstance(layers, nn.ModuleList)
+        return layers
 
     def reduce(self, features: Tensor) -> tuple[Tensor, Reduction]:
         """The merged tokens [B, L', D], and the reduction from the L visual tokens to them."""
@@ -79,14 +85,14 @@ class TomeFormer(nn.Module):
         tokens = self.embeddings(self.input_proj(features))
         so_far = Reduction.identity(tokens.shape[0], tokens.shape[1], tokens.device)
         steps = []
-        for layer, r in zip(self.encoder.layer, self.schedule, strict=True):
+        for layer, r in zip(self.layers, self.schedule, strict=True):
             sizes = so_far.sizes() if self.weigh_by_size else None
             tokens, reduction = self._layer(layer, tokens, r, sizes)
             so_far = so_far.then(reduction)
             steps.append((tokens, so_far))
         return steps
 
-    def _layer(self, layer: BertLayer, x: Tensor, r: int, sizes: Tensor | None) -> tuple[Tensor, Reduction]:
+    def _layer(self, layer: Any, x: Tensor, r: int, sizes: Tensor | None) -> tuple[Tensor, Reduction]:
         """One BERT layer with merging between its halves: [B, N, D] -> [B, N - r, D]."""
         attention = layer.attention.self
         heads = attention.num_attention_heads

@@ -45,7 +45,7 @@ class VisionTower(Frozen):
         super().__init__()
         if image_size % patch_size:
             raise ConfigError(f"image_size: {image_size} is no multiple of the ViT's patch size {patch_size}")
-        self.encoder = encoder
+        self.encoder: Any = encoder
         self.num_features = num_features
         self.image_size = image_size
         self.num_prefix_tokens = num_prefix_tokens
@@ -91,13 +91,14 @@ class HuggingFaceTower(VisionTower):
     has one), -2 the second-to-last layer's.
     """
 
-    def __init__(self, encoder: nn.Module, image_size: int | None, feature_layer: int = -1):
+    def __init__(self, encoder: Any, image_size: int, feature_layer: int = -1):
         config = encoder.config
-        size = image_size or config.image_size
-        super().__init__(encoder, config.hidden_size, size, config.patch_size, _count_prefix_tokens(encoder, config))
+        super().__init__(
+            encoder, config.hidden_size, image_size, config.patch_size, _count_prefix_tokens(encoder, config)
+        )
         self.feature_layer = feature_layer
         resizes = "interpolate_pos_encoding" in inspect.signature(encoder.forward).parameters
-        self._kwargs = {"interpolate_pos_encoding": True} if resizes and size != config.image_size else {}
+        self._kwargs = {"interpolate_pos_encoding": True} if resizes and image_size != config.image_size else {}
 
     def encode(self, images: Tensor) -> Tensor:
         if self.feature_layer == -1:
@@ -123,7 +124,11 @@ def build_vision_tower(
         ConfigError: unknown `vit_model`, or an image size that the patches do not fill.
         WeightsError: weights missing.
     """
-    options = {"image_size": image_size, "use_grad_checkpoint": use_grad_checkpoint, "weights": vit_weights}
+    options: dict[str, Any] = {
+        "image_size": image_size,
+        "use_grad_checkpoint": use_grad_checkpoint,
+        "weights": vit_weights,
+    }
     if vit_model.startswith("hf:"):
         tower: VisionTower = _build_hugging_face(vit_model[3:], image_size, vit_config or {}, vit_weights)
     elif vit_model == "clip_L":
@@ -209,9 +214,9 @@ def _vit_weights(path: str | None, default: str | None) -> dict[str, Tensor] | N
         ) from error
 
 
-def _load_vit(encoder: nn.Module, state: dict[str, Tensor], source: str | None) -> None:
+def _load_vit(encoder: nn.Module, state: dict[str, Tensor] | None, source: str | None) -> None:
     """Load ViT weights; the file may hold more than the tower uses (LAVIS leaves off the last block and the head)."""
-    missing = encoder.load_state_dict(state, strict=False).missing_keys
+    missing = encoder.load_state_dict(state or {}, strict=False).missing_keys
     if missing:
         raise WeightsError(f"vit_weights: {source} lacks {len(missing)} tensors of this ViT, first {missing[0]}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from omegaconf import OmegaConf
 
 from lavis_evlgen.models.evlgen import EVLGen
@@ -25,7 +27,7 @@ class _Pretrained(EVLGen):
             overrides: model keys that replace the yaml's, such as ``pretrained="my.pth"`` or ``opt_model="folder"``.
         """
         yaml = OmegaConf.load(cls.default_config_path(model_type or cls.default_model_type))
-        config = OmegaConf.merge(yaml.model, OmegaConf.create(overrides))
+        config: Any = OmegaConf.merge(yaml.model, OmegaConf.create(overrides))
         config.load_pretrained = bool(config.get("pretrained")) and not config.get("load_finetuned")
         return cls.from_config(config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def use_feature_cache(
     Raises:
         ConfigError: the ViT trains, or a data set is streamed or augmented.
     """
-    vision = getattr(model, "vision", None)
+    vision: Any = getattr(model, "vision", None)
     if not getattr(vision, "frozen", False):
         raise ConfigError(
             "run.feature_cache needs a model with a frozen ViT: set model.freeze_vit: true, or false here"
@@ -38,7 +39,7 @@ def use_feature_cache(
                 continue
             if isinstance(dataset, IterableDataset) or not hasattr(dataset, "image_key"):
                 raise ConfigError(f"run.feature_cache: datasets.{name} is streamed or not one of ours; set it to false")
-            table = on_rank_zero(lambda data=dataset: build_feature_table(data, vision, folder, device))
+            table = on_rank_zero(partial(build_feature_table, dataset, vision, folder, device))
             dataset.features = table
             seconds += table.seconds
     return seconds
