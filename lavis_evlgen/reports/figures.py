@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -13,8 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from lavis_evlgen.reports.run_files import RunFiles
+from lavis_evlgen.versions import versions
 
-PACKAGES = ("lavis_evlgen", "salesforce-lavis", "torch", "transformers", "numpy")
 # what a reader wants to know of a configuration, in this order
 CONFIG_KEYS = {
     "model": (
@@ -54,7 +53,7 @@ def figures(run: RunFiles, model: torch.nn.Module, command: str | None = None) -
         "splits": run.scores,
         "command": command,
         "config": {key: value for part in CONFIG_KEYS for key, value in _chosen(run, part).items()},
-        "versions": _versions(),
+        "versions": versions(),
         "machine": _machine(),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
@@ -73,16 +72,6 @@ def _chosen(run: RunFiles, part: str) -> dict[str, Any]:
     values = OmegaConf.to_container(run.config[part], resolve=True)
     assert isinstance(values, dict)
     return {key: values[key] for key in CONFIG_KEYS[part].split() if values.get(key) not in (None, "")}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _machine() -> dict[str, Any]:

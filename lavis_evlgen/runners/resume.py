@@ -1,8 +1,6 @@
 """What a checkpoint holds, which one a run goes on from, and how it is put back."""
 
-import importlib.metadata
 import logging
-import platform
 from typing import TYPE_CHECKING, Any
 
 from lavis.common.dist_utils import get_rank, get_world_size
@@ -12,29 +10,19 @@ from lavis_evlgen.runners import rng
 from lavis_evlgen.runners.checkpointing import check_same_model, load
 from lavis_evlgen.runners.distributed import gathered
 from lavis_evlgen.runners.trainable import load_trainable_state, trainable_state
+from lavis_evlgen.versions import versions
 
 if TYPE_CHECKING:
     from lavis_evlgen.runners.runner_evlgen import RunnerEvlgen
     from lavis_evlgen.runners.training import Training
 
 NO_BEST = {"metric": None, "iters": 0}
-PACKAGES = ("lavis_evlgen", "salesforce-lavis", "torch", "transformers")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def weights(runner: "RunnerEvlgen") -> dict[str, Any]:
     """The trained tensors with the configuration and the versions that made them."""
     model = runner.unwrap_dist_model(runner.model)
-    return {"model": trainable_state(model), "config": runner.config.to_dict(), "versions": _versions()}
+    return {"model": trainable_state(model), "config": runner.config.to_dict(), "versions": versions()}
 
 
 def full_state(training: "Training") -> dict[str, Any]:
