@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-RUN := $(BIN)/python -m torch.distributed.run --nproc_per_node=1
+# waiting threads sleep instead of spinning: on a busy machine spinning stalls steps for seconds
+RUN := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m torch.distributed.run --nproc_per_node=1
 
 .PHONY: setup demo demo-long test test-slow lint clean
 
