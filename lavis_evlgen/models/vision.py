@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -68,8 +69,11 @@ class VisionTower(Frozen):
                 f"images are {images.shape[-2]}x{images.shape[-1]} but the model takes {self.image_size}x"
                 f"{self.image_size}: set image_size of the vis_processor (or model.image_size) to the same value"
             )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.encode(images.to(self.dtype)).float()
+        dtype = self.dtype
+        # LAVIS's half-precision ViTs keep fp32 norms, which only autocast reconciles
+        mixed = nullcontext() if dtype is torch.float32 else torch.autocast(images.device.type, dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen), mixed:
+            return self.encode(images.to(dtype)).float()
 
     def encode(self, images: Tensor) -> Tensor:
         """The encoder's tokens, in its own dtype."""

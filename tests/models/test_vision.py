@@ -121,3 +121,22 @@ def test_clip_tower_holds_no_text_half(tmp_path):
     save(tmp_path, "clip")
     tower = build_vision_tower(f"hf:{tmp_path / 'clip'}", image_size=56, vit_precision="fp32")
     assert isinstance(tower.encoder, CLIPVisionModel)
+
+
+@pytest.mark.parametrize("kind", ["eva_vit", "dinov2"])
+def test_half_precision_weights(tmp_path, kind, monkeypatch):
+    """fp16 as on a GPU, where LAVIS's ViTs mix fp16 weights with fp32 norms: close to fp32, without outer autocast."""
+    save(tmp_path, "dinov2")
+    name = "eva_vit" if kind == "eva_vit" else f"hf:{tmp_path / kind}"
+    config = {"patch_size": 14, "embed_dim": 32, "depth": 2, "num_heads": 2, "qkv_bias": True}
+    options = {"image_size": 56, "vit_config": config if kind == "eva_vit" else None}
+    images = torch.randn(2, 3, 56, 56)
+    torch.manual_seed(3)
+    full = build_vision_tower(name, vit_precision="fp32", **options)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # fp16 is not chosen without a GPU
+    torch.manual_seed(3)
+    half = build_vision_tower(name, vit_precision="fp16", **options)
+    assert half.dtype is torch.float16
+    tokens = half(images)
+    assert tokens.dtype is torch.float32
+    torch.testing.assert_close(tokens, full(images), rtol=2e-2, atol=2e-2)
