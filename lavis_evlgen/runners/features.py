@@ -42,4 +42,4 @@ def use_feature_cache(
             table = on_rank_zero(partial(build_feature_table, dataset, vision, folder, device))
             dataset.features = table
             seconds += table.seconds
-    return seconds
+    return round(seconds, 1)
