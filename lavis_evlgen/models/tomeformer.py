@@ -59,6 +59,7 @@ class TomeFormer(Connector):
         self.weigh_by_size = merge == "size"
         self.protect_cls = protect_cls
 
+        config._attn_implementation = "eager"  # BertLayer asks for one, though attention is computed here
         self.input_proj = nn.Linear(num_features, config.hidden_size)
         self.embeddings = VisualEmbeddings(config)
         self.encoder = nn.ModuleDict(
