@@ -39,6 +39,8 @@ def build_connector(
     Raises:
         ConfigError: unknown connector or field. WeightsError: no BERT under that name.
     """
+    if connector not in ("tomeformer", "qformer", "linear"):
+        raise ConfigError(f"connector: {connector!r} is unknown; choose tomeformer, qformer or linear")
     bert = None
     if connector == "linear":
         config = _bert_config(BertConfig(), connector_config, num_layers)
@@ -52,8 +54,6 @@ def build_connector(
     config = _bert_config(bert.config if bert else BertConfig(), connector_config, num_layers)
     if connector == "qformer":
         return QFormerConnector(vision.num_features, config, num_query_token, bert)
-    if connector != "tomeformer":
-        raise ConfigError(f"connector: {connector!r} is unknown; choose tomeformer, qformer or linear")
     tomeformer = TomeFormer(
         vision.num_features,
         vision.num_tokens,
