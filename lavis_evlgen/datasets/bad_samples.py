@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import default_collate
+
+from lavis_evlgen.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class BadSample:
 
     path: str
     reason: str
-    fields: tuple[str, ...] = ("image", "vision_features", "text_input", "image_id", "instance_id")
+    fields: tuple[str, ...] = ("image", "video", "vision_features", "text_input", "image_id", "instance_id")
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
@@ -54,8 +57,19 @@ def split_bad(samples: Sequence[Any]) -> tuple[list[Any], list[str]]:
 
 
 def collate(samples: Sequence[Any]) -> dict[str, Any]:
-    """Batch of the good samples; ``bad_samples`` lists the others, alone when there is no good one."""
+    """Batch of the good samples; ``bad_samples`` lists the others, alone when there is no good one.
+
+    Raises:
+        DataError: tensors of one key differ in shape.
+    """
     good, bad = split_bad(samples)
+    for key, first in good[0].items() if good else ():
+        shapes = {tuple(sample[key].shape) for sample in good if isinstance(first, Tensor)}
+        if len(shapes) > 1:
+            raise DataError(
+                f"samples of one batch differ in the shape of {key!r}: {', '.join(map(str, sorted(shapes)))}; give all "
+                "data sets that are mixed in a batch the same image_size and num_frames"
+            )
     batch = default_collate(good) if good else {}
     return {**batch, "bad_samples": bad} if bad else batch
 
@@ -87,7 +101,8 @@ def decode_picture(data: bytes) -> Image.Image:
     try:
         picture = Image.open(stream)
         stream.decoding = True
-        return picture.convert("RGB")
+        picture.load()
+        return picture if picture.mode == "RGB" else picture.convert("RGB")  # convert copies in any case
     except Image.UnidentifiedImageError:
         raise ValueError("not a picture that PIL can read") from None
     except Exception as error:  # PIL's plugins raise a dozen kinds of exception on damaged files

@@ -4,10 +4,11 @@ import csv
 import difflib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from lavis_evlgen.errors import DataError, nearest
 
@@ -16,44 +17,59 @@ logger = logging.getLogger(__name__)
 CAPTION_KEYS = ("caption", "captions")
 READERS = (".json", ".jsonl", ".csv")
 
-Row = tuple[str, dict[str, Any]]  # where it stands ("FILE, line 3") and its keys
+NOUNS = {"image": "picture", "video": "clip"}
+
+Kind = Literal["image", "video"]
+Row = tuple[str, Any]  # where it stands ("FILE, line 3") and what stands there
+FromDict = Callable[[Path, dict[str, Any]], list[Any]]
 
 
-@dataclass
+@dataclass(slots=True)
 class Record:
-    """One picture: its path relative to the pictures' folder, all its captions, its id, and any further keys."""
+    """One picture or clip: its path relative to the data folder, all its captions, its id, and any further keys."""
 
-    image: str
+    file: str
     captions: list[str]
     image_id: str
     extras: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def image(self) -> str:
+        """``file``, under the key that a picture has in annotation files."""
+        return self.file
 
-def read_records(path: str | Path, need_captions: bool = True) -> list[Record]:
-    """Records of an annotation file in its order, one per picture: rows of the same picture are joined.
+
+def read_records(path: str | Path, need_captions: bool = True, kind: Kind = "image") -> list[Record]:
+    """Records of an annotation file in its order, one per picture or clip: rows of the same one are joined.
 
     Args:
         path: a ``.json`` file (a list of records, or COCO's dict of ``images`` and ``annotations``), ``.jsonl`` or
             ``.csv`` file. A record has ``image`` and ``caption`` (or ``captions``; a string or a list of strings),
-            and optionally ``image_id`` (default: the picture's path without its suffix).
-        need_captions: False allows pictures without any caption (to be captioned, not scored).
+            and optionally ``image_id`` (default: the picture's path without its suffix). A clip's record has
+            ``video`` in the place of ``image``, and its id may be called ``video_id``.
+        need_captions: False allows records without any caption (to be captioned, not scored).
+        kind: whether the records are about pictures or clips.
 
     Raises:
-        DataError: file missing, empty or of another kind; a damaged line; a missing key; two pictures with one id.
+        DataError: file missing, empty or of another kind; a damaged line; a missing key; two files with one id.
     """
-    path = Path(path).expanduser()
+    return join_rows(file_rows(path, _coco_rows), path, need_captions, kind)
+
+
+def join_rows(rows: Iterable[Row], path: str | Path, need_captions: bool = True, kind: Kind = "image") -> list[Record]:
+    """:func:`read_records` of rows that were read from ``path`` before."""
     records: dict[str, Record] = {}
     empty = 0
-    for where, row in _rows(path):
-        record, dropped = _record(where, row, need_captions)
+    for where, row in rows:
+        record, dropped = _record(where, row, need_captions, kind)
         empty += dropped
         known = records.setdefault(record.image_id, record)
         if known is record:
             continue
-        if known.image != record.image:
+        if known.file != record.file:
             raise DataError(
-                f"{where}: image_id {record.image_id!r} already belongs to {known.image!r} and is now given to "
-                f"{record.image!r}; give every picture its own image_id"
+                f"{where}: image_id {record.image_id!r} already belongs to {known.file!r} and is now given to "
+                f"{record.file!r}; give every {NOUNS[kind]} its own image_id"
             )
         known.captions.extend(record.captions)
     if empty:
@@ -64,12 +80,18 @@ def read_records(path: str | Path, need_captions: bool = True) -> list[Record]:
     return kept
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def file_rows(path: str | Path, from_dict: FromDict) -> Iterator[Row]:
+    """The rows of an annotation file as they stand there; ``from_dict`` makes them of a json file that is a dict."""
+    path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"annotation file {path} does not exist (looked for {path.absolute()})")
     if path.stat().st_size == 0:
         raise DataError(f"annotation file {path} is empty")
-    readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".json": partial(_json_rows, from_dict=from_dict),
+        ".jsonl": _jsonl_rows,
+        ".csv": _csv_rows,
+    }
     if path.suffix.lower() not in readers:
         raise DataError(f"annotation file {path} must end in {', '.join(READERS)}")
     try:
@@ -78,17 +100,17 @@ def _rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path, from_dict: FromDict) -> Iterator[Row]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
     if isinstance(content, dict):
-        content = _coco_rows(path, content)
+        content = from_dict(path, content)
     if not isinstance(content, list):
-        raise DataError(f"{path} must hold a list of records or COCO's dict, not a {type(content).__name__}")
+        raise DataError(f"{path} must hold a list of records, not a {type(content).__name__}")
     for number, row in enumerate(content, start=1):
-        yield _checked(f"{path}, record {number}", row)
+        yield f"{path}, record {number}", row
 
 
 def _coco_rows(path: Path, content: dict[str, Any]) -> list[Any]:
@@ -117,7 +139,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                yield _checked(f"{path}, line {number}", json.loads(line))
+                yield f"{path}, line {number}", json.loads(line)
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
 
@@ -134,19 +156,15 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield f"{path}, line {reader.line_num}", row
 
 
-def _checked(where: str, row: Any) -> Row:
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: a record must be a dict with 'image' and 'caption', not {str(row)[:60]!r}")
-    return where, row
-
-
-def _record(where: str, row: dict[str, Any], need_captions: bool) -> tuple[Record, int]:
+def _record(where: str, row: Any, need_captions: bool, kind: Kind) -> tuple[Record, int]:
     """The record of a row, and how many empty captions were dropped from it."""
-    if "image" not in row:
-        raise DataError(f"{where}: no key 'image'{nearest('image', map(str, row))}")
-    image = row["image"]
-    if not isinstance(image, str) or not image.strip():
-        raise DataError(f"{where}: 'image' must be the path of a picture, not {image!r}")
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a record must be a dict with {kind!r} and 'caption', not {str(row)[:60]!r}")
+    if kind not in row:
+        raise DataError(f"{where}: no key {kind!r}{nearest(kind, map(str, row))}")
+    file = row[kind]
+    if not isinstance(file, str) or not file.strip():
+        raise DataError(f"{where}: {kind!r} must be the path of a {NOUNS[kind]}, not {file!r}")
     key = next((key for key in CAPTION_KEYS if key in row), None)
     if key is None and (need_captions or difflib.get_close_matches("caption", row)):
         raise DataError(f"{where}: no key 'caption'{nearest('caption', map(str, row))}")
@@ -156,8 +174,8 @@ def _record(where: str, row: dict[str, Any], need_captions: bool) -> tuple[Recor
     if not isinstance(captions, list) or not all(c is None or isinstance(c, str) for c in captions):
         raise DataError(f"{where}: {key!r} must be a string or a list of strings, not {str(captions)[:60]!r}")
     kept = [caption.strip() for caption in captions if caption and caption.strip()]
-    image_id = row.get("image_id")
-    if image_id is None or image_id == "":
-        image_id = PurePosixPath(image).with_suffix("")
-    extras = {name: value for name, value in row.items() if name not in ("image", "image_id", *CAPTION_KEYS)}
-    return Record(image, kept, str(image_id), extras), len(captions) - len(kept)
+    ids = ("image_id",) if kind == "image" else ("image_id", "video_id")
+    given = next((row[name] for name in ids if row.get(name) not in (None, "")), None)
+    image_id = PurePosixPath(file).with_suffix("") if given is None else given
+    extras = {name: value for name, value in row.items() if name not in (kind, *ids, *CAPTION_KEYS)}
+    return Record(file, kept, str(image_id), extras), len(captions) - len(kept)

@@ -8,11 +8,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_tensor
 
 from lavis_evlgen.datasets.bad_samples import BadSample
-from lavis_evlgen.datasets.image_text import (
-    CocoCaptionEvalDataset,
-    ImageCaptionDataset,
-    ImageCaptionEvalDataset,
-)
+from lavis_evlgen.datasets.caption_builders import CocoCaptionEvalDataset
+from lavis_evlgen.datasets.image_text import ImageCaptionDataset, ImageCaptionEvalDataset
 from lavis_evlgen.errors import ConfigError, DataError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

@@ -1,0 +1,98 @@
+"""Frames of video files: the right ones, upright, in RGB, at the file's own size.
+
+PyAV reads where it is installed, decord where it is not. Where both read right they give the same pixels, but:
+
+- decord finds other frames than it was asked for in open groups of pictures (usual in HEVC) and with intra refresh,
+  repeats the last frame of trimmed clips (edit lists), and knows neither AV1, gif, mirrored recordings nor, reliably,
+  transport streams;
+- only PyAV can be told to leave out frames that no other frame needs, which saves up to a third of the time.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lavis_evlgen.datasets.frame_sampling import check_sampling, sample_frames
+from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
+
+DECODERS = ("auto", "av", "decord")
+LARGEST = 1920 * 1088  # pixels of a frame; larger ones are reduced while they are decoded, for the memory's sake
+
+Choose = Callable[[int], list[int]]
+"""From the number of frames of a clip to the sorted indices of those to read."""
+
+
+class ClipError(DataError):
+    """A clip cannot be read. The message is the reason alone; whoever knows the file's place in the data names it."""
+
+
+def read_clip(path: str | Path, count: int, sampling: str = "uniform", decoder: str = "auto") -> Tensor:
+    """``count`` frames of a video file as uint8 [T, H, W, 3].
+
+    Frames are turned as the file's display matrix says, as players do. They are counted as they are shown, whatever
+    the header claims and however irregular their times are. Frames above about two million pixels come reduced.
+
+    Args:
+        path: any file that FFmpeg reads; with decord not gif and transport streams.
+        count, sampling: see :func:`lavis_evlgen.datasets.frame_sampling.sample_frames`.
+        decoder: ``av``, ``decord``, or ``auto``: the first of these that is installed.
+
+    Raises:
+        ClipError: the file is missing, empty, damaged, no video, or has sound alone.
+        ConfigError: an unknown sampling or decoder, or one that is not installed.
+    """
+    check_sampling(count, sampling)
+    read = _reader(decoder)
+    path = Path(path)
+    reason = unreadable(path)
+    if reason:
+        raise ClipError(reason)
+    try:
+        frames = read(str(path.absolute()), lambda length: sample_frames(length, count, sampling))
+    except EvlgenError:
+        raise
+    except Exception as error:  # PyAV and decord raise a dozen kinds of exception on damaged files
+        raise ClipError(f"damaged, or no video ({message(error)})") from error
+    return torch.from_numpy(frames)
+
+
+def unreadable(path: Path) -> str | None:
+    """What is wrong with a file that need not be opened to see it."""
+    if not path.exists():
+        return "no such file"
+    if not path.is_file():
+        return "not a file"
+    return None if path.stat().st_size else "the file is empty"
+
+
+def message(error: BaseException) -> str:
+    """An exception's message without what FFmpeg, PyAV and decord put around it."""
+    text = getattr(error, "strerror", None) or str(error)
+    first = next((line.strip() for line in str(text).splitlines() if line.strip()), type(error).__name__)
+    return re.sub(r"^(?:\[[\d:]+\] \S+:\d+: )+", "", first)[:200]
+
+
+def reduced(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of decoded frames: the file's own, or an equal fraction of both that ``LARGEST`` allows."""
+    factor = math.ceil(math.sqrt(width * height / LARGEST)) if width * height > LARGEST else 1
+    return -(-width // factor), -(-height // factor)
+
+
+def _reader(decoder: str) -> Callable[[str, Choose], np.ndarray]:
+    if decoder not in DECODERS:
+        raise ConfigError(f"decoder: {decoder!r} is unknown; use {', '.join(DECODERS)}")
+    installed = [name for name in DECODERS[1:] if find_spec(name)]
+    name = installed[0] if decoder == "auto" and installed else decoder
+    if name not in installed:
+        raise ConfigError(f"decoder: {decoder} needs a package that is not installed; install av or decord")
+    if name == "av":
+        from lavis_evlgen.datasets.av_reader import read
+    else:
+        from lavis_evlgen.datasets.decord_reader import read
+    return read
