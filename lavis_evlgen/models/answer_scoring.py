@@ -1,0 +1,129 @@
+"""What question answering asks of a language model: a loss on answers alone, and how likely each of many answers is."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+CHUNK = 64  # answers that share a pass; each has its own copy of the question's keys and values
+
+
+class AnswerScoring:
+    """The part of :class:`LanguageModel` for questions; a question is a prompt text, and its answer follows it."""
+
+    model: Any
+    end_token_id: int
+    pad_token_id: Any
+    max_txt_len: int
+
+    def encode_context(self, prompt: str) -> list[int]:
+        raise NotImplementedError
+
+    def _tokenize(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def _predict(self, prompt_embeds: Tensor, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _sequence(self, prompt_embeds: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def encode_answer(self, answer: str, question: str) -> list[int]:
+        """Tokens of an answer after a question, its end token included.
+
+        Unlike a caption, an answer is never cut short by the length of what stands before it.
+        """
+        spaced = f" {answer}" if question and not question[-1].isspace() else answer
+        return [*self._tokenize(spaced)[: self.max_txt_len - 1], self.end_token_id]
+
+    def answer_loss(
+        self, prompt_embeds: Tensor, answers: Sequence[str], questions: Sequence[str], weights: Tensor | None = None
+    ) -> Tensor:
+        """Mean cross-entropy over the tokens of the answers, none over those of the questions.
+
+        Args:
+            prompt_embeds: the soft prompt, [N, L', D_l], one for each answer.
+            answers, questions: N texts each.
+            weights: [N], how much the tokens of each answer count; all the same by default.
+
+        Returns:
+            A scalar in fp32.
+        """
+        targets = [self.encode_answer(*pair) for pair in zip(answers, questions, strict=True)]
+        contexts = [self.encode_context(question) for question in questions]
+        logits, tokens = self._predict(prompt_embeds, list(zip(contexts, targets, strict=True)))
+        if weights is None:
+            return F.cross_entropy(logits, tokens)
+        lengths = torch.tensor([len(target) for target in targets], device=logits.device)
+        each = weights.to(logits).repeat_interleave(lengths)
+        return (F.cross_entropy(logits, tokens, reduction="none") * each).sum() / each.sum()
+
+    @torch.no_grad()
+    def rank(
+        self, prompt_embeds: Tensor, questions: Sequence[str], answers: Sequence[str], keep: int | None = None
+    ) -> Tensor:
+        """How likely each of the answers is after each of the questions.
+
+        Soft prompt and question pass the model once; their keys and values serve all answers.
+
+        Args:
+            prompt_embeds: the soft prompt, [B, L', D_l].
+            questions: B texts.
+            answers: N texts.
+            keep: score only so many answers of each question, those whose first token is likeliest, as LAVIS's BLIP
+                does; None scores all.
+
+        Returns:
+            [B, N] in fp32: the sum of the log-probabilities of the answer's tokens and its end token; -inf for answers
+            that are not kept.
+        """
+        scores = torch.full((len(questions), len(answers)), -math.inf, device=prompt_embeds.device)
+        encoded: dict[bool, list[Tensor]] = {}
+        for row, question in enumerate(questions):
+            spaced = bool(question) and not question[-1].isspace()  # all that tokens depend on
+            if spaced not in encoded:
+                encoded[spaced] = [torch.tensor(self.encode_answer(a, question), device=scores.device) for a in answers]
+            targets = encoded[spaced]
+            first, cache = self._ask(prompt_embeds[row : row + 1], question)
+            likely = first[torch.stack([target[0] for target in targets])]
+            kept = likely.topk(min(keep or len(answers), len(answers))).indices
+            for part in kept.split(CHUNK):
+                scores[row, part] = self._follow(first, cache, [targets[number] for number in part.tolist()])
+        return scores
+
+    def _ask(self, prompt_embeds: Tensor, question: str) -> tuple[Tensor, Any]:
+        """Log-probabilities [V] of the token that follows one question, and the keys and values up to there."""
+        ids = torch.tensor([self.encode_context(question)], dtype=torch.long, device=prompt_embeds.device)
+        embeds, _ = self._sequence(prompt_embeds, ids, torch.ones_like(ids))
+        output = self.model.base_model(inputs_embeds=embeds, use_cache=True)
+        return self._logits(output[0][:, -1]).float().log_softmax(dim=-1)[0], output.past_key_values
+
+    def _follow(self, first: Tensor, cache: Any, targets: list[Tensor]) -> Tensor:
+        """Log-likelihoods [N] of answers after what :meth:`_ask` gave."""
+        ids = pad_sequence(targets, batch_first=True, padding_value=int(self.pad_token_id))
+        past = _copies(cache, len(targets))
+        # no mask: padding stands on the right, where causal attention never looks
+        hidden = self.model.base_model(input_ids=ids[:, :-1], past_key_values=past, use_cache=True)[0]
+        lengths = torch.tensor([len(target) for target in targets], device=ids.device)
+        real = torch.arange(1, ids.shape[1], device=ids.device) < lengths[:, None]
+        later = -F.cross_entropy(self._logits(hidden[real]).float(), ids[:, 1:][real], reduction="none")
+        return first[ids[:, 0]].index_add(0, real.nonzero()[:, 0], later)
+
+
+def _copies(cache: Any, times: int) -> Any:
+    """Keys and values for so many equal rows; the given ones stay as they are."""
+    if isinstance(cache, tuple):  # what OPT gives in older versions of transformers
+        return tuple(tuple(part.repeat_interleave(times, dim=0) for part in layer) for layer in cache)
+    own = copy.deepcopy(cache)
+    own.batch_repeat_interleave(times)
+    return own
