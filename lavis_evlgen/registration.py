@@ -8,8 +8,14 @@ import warnings
 _REGISTERING_MODULES = (
     "models.zoo",
     "datasets.builders",
+    "datasets.caption_builders",
+    "datasets.question_builders",
+    "datasets.video_builders",
     "processors.image",
+    "processors.video",
     "tasks.captioning",
+    "tasks.question_answering",
+    "tasks.self_critical",
     "runners.runner_evlgen",
 )
 

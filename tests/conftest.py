@@ -16,6 +16,7 @@ import lavis_evlgen  # noqa: F401  (registers everything)
 
 torch.set_num_threads(1)
 
+MODELS = {"opt": "evlgen_opt", "vicuna": "evlgen_vicuna", "any": "evlgen"}
 PARITY = Path(os.environ.get("EVLGEN_PARITY", Path(__file__).parent / "fixtures" / "parity"))
 
 
@@ -44,8 +45,8 @@ def tiny_config(reference):
             "connector_config": reference["bert_config"],
             "tome_r": reference["tome_r"],
             "llm_precision": "fp32",
-            "opt_model" if kind == "opt" else "llm_model": str(
-                PARITY / ("tiny_opt" if kind == "opt" else "tiny_llama")
+            "opt_model" if kind.endswith("opt") else "llm_model": str(
+                PARITY / ("tiny_opt" if kind.endswith("opt") else "tiny_llama")
             ),
         }
         return {**config, **overrides}
@@ -55,10 +56,10 @@ def tiny_config(reference):
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_config):
-    """A seeded tiny EVLGen in eval mode."""
+    """A seeded tiny EVLGen in eval mode: ``tiny_model("opt")``, "vicuna", "any", or for clips "video_opt", "video"."""
 
     def build(kind: str = "opt", seed: int = 0, **overrides):
-        name = {"opt": "evlgen_opt", "vicuna": "evlgen_vicuna", "any": "evlgen"}[kind]
+        name = "evlgen_video" if kind.startswith("video") else MODELS[kind]
         torch.manual_seed(seed)
         config = OmegaConf.create(tiny_config(kind, **overrides))
         return registry.get_model_class(name).from_config(config).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable
 from typing import Any
@@ -25,6 +26,8 @@ _OFFICIAL_PREFIXES = {
     "opt_model.": "language.model.",
     "llm_model.": "language.model.",
 }
+# inside the ViT's blocks in the official release; ours stands beside the ViT
+_OFFICIAL_CONTEXTUALIZER = re.compile(r"visual_encoder\..*?(\d+)\.temporal_merge\.")
 # buffers that older transformers versions saved and newer ones compute
 _IGNORED_SUFFIXES = ("rotary_emb.inv_freq", "position_ids")
 
@@ -73,7 +76,8 @@ def read_weights(path: str, key: str = "checkpoint") -> dict[str, Tensor]:
 def rename_official(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Official EVLGen names to ours; names that already are ours stay."""
     renamed = {}
-    for name, tensor in weights.items():
+    for official, tensor in weights.items():
+        name = _OFFICIAL_CONTEXTUALIZER.sub(r"temporal.blocks.\1.", official)
         prefix = next((prefix for prefix in _OFFICIAL_PREFIXES if name.startswith(prefix)), None)
         renamed[_OFFICIAL_PREFIXES[prefix] + name[len(prefix) :] if prefix else name] = tensor
     return renamed
@@ -96,7 +100,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     trainable = {name for name, tensor in own.items() if tensor.requires_grad}
     unknown = [name for name in weights if name not in own and not name.endswith(_IGNORED_SUFFIXES)]
     problems = [
-        *_describe("trainable tensors are missing", sorted(trainable - set(weights))),
+        *_describe("trainable tensors are missing", sorted(trainable - set(weights) - _neutral(trainable, weights))),
         *_describe("tensors belong to another model", unknown),
         *_describe(
             "tensors have another shape",
@@ -113,6 +117,14 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
         for name, tensor in weights.items():
             if name in own:
                 own[name].copy_(tensor)
+
+
+def _neutral(trainable: Iterable[str], weights: Iterable[str]) -> set[str]:
+    """Tensors that start without any effect and may be missing: an image model has no contextualizer, and the official
+    one no time embedding."""
+    of_image = not any(name.startswith("temporal.") for name in weights)
+    contextualizer = {name for name in trainable if name.startswith("temporal.")}
+    return contextualizer if of_image else {name for name in contextualizer if name.endswith(".time_embedding")}
 
 
 def _describe(what: str, names: Iterable[str]) -> list[str]:

@@ -25,6 +25,12 @@ class ModelConfig:
     use_grad_checkpoint: bool = False
     vit_precision: str = "fp16"
     freeze_vit: bool = True
+    # frames of clips; temporal null takes the model's default: contextualizer for evlgen_video, none for the others
+    num_frames: int = 4
+    temporal: str | None = None
+    centered: bool = False
+    time_embedding: bool = False
+    temporal_lr_scale: float = 1.0
     # connector
     connector: str = "tomeformer"
     bert_model: str | None = "bert-base-uncased"
@@ -38,6 +44,7 @@ class ModelConfig:
     # language
     opt_model: str | None = None
     llm_model: str | None = None
+    llm_family: str | None = None
     llm_precision: str = "fp16"
     llm_end: str | None = None
     prompt: str = ""
@@ -83,20 +90,33 @@ class ModelConfig:
         """Arguments of `build_connector`."""
         return self._pick("connector bert_model connector_config num_layers num_query_token tome_r merge")
 
-    def language(self, kind: str) -> dict[str, Any]:
-        """Arguments of `build_language_model`."""
+    def temporal_options(self, default: str | None) -> dict[str, Any]:
+        """Arguments of `build_temporal` besides the vision tower."""
+        return {"kind": self.temporal or default, **self._pick("num_frames centered time_embedding")}
+
+    def language(self, kind: str | None) -> dict[str, Any]:
+        """Arguments of `build_language_model`.
+
+        Args:
+            kind: the model's only kind of language model, or None where the configuration decides: `llm_family`, else
+                OPT for `opt_model`, Vicuna where `llm_model` is called so, any other by its own tokenizer.
+        """
+        kind = kind or self.llm_family or ("opt" if self.opt_model else "vicuna" if self._is_vicuna() else "any")
         key = "opt_model" if kind == "opt" else "llm_model"
         name = getattr(self, key)
         if not name:
             raise ConfigError(f"model.{key} is not set: name a folder or a Hugging Face model")
         options = self._pick("llm_precision max_txt_len max_output_txt_len")
-        return {"name": name, "end": self.llm_end, **options}
+        return {"kind": kind, "name": name, "end": self.llm_end, **options}
+
+    def _is_vicuna(self) -> bool:
+        return "vicuna" in os.path.basename((self.llm_model or "").rstrip("/")).lower()
 
     def model(self) -> dict[str, Any]:
         """Arguments of `EVLGen` besides its parts."""
         if self.merged_skip and self.connector == "qformer":
             raise ConfigError("model.merged_skip: a Q-Former merges no tokens; use connector: tomeformer")
-        return self._pick("prompt merged_skip connector_lr_scale apply_lemmatizer")
+        return self._pick("prompt merged_skip connector_lr_scale temporal_lr_scale apply_lemmatizer")
 
     def checkpoint(self) -> str | None:
         """The checkpoint to load: `finetuned` if load_finetuned, else `pretrained` if load_pretrained, else none.

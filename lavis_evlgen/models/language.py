@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.models.answer_scoring import AnswerScoring
 from lavis_evlgen.models.frozen import Frozen
-from lavis_evlgen.models.hub import load_pretrained, parse_precision
 
 IGNORED = -100  # the target that cross-entropy leaves out
 
 
-class LanguageModel(Frozen):
+class LanguageModel(AnswerScoring, Frozen):
     """A frozen causal language model behind a soft prompt. This class serves any of Hugging Face's.
 
     The sequence is [bos][soft prompt][prompt text][text][end]; the loss covers text and end. A subclass states how
@@ -89,17 +89,36 @@ class LanguageModel(Frozen):
         pairs = [
             self.encode_text(text, prompt) for text, prompt in zip(texts, prompts or [""] * len(texts), strict=True)
         ]
-        device = prompt_embeds.device
-        ids, mask = _pad([[*context, *target] for context, target in pairs], self.pad_token_id, device)
-        targets, _ = _pad([[IGNORED] * len(context) + target for context, target in pairs], IGNORED, device)
+        logits, targets = self._predict(prompt_embeds, pairs)
+        return F.cross_entropy(logits, targets)
 
-        embeds, _ = self._sequence(prompt_embeds, ids, mask)
-        # no mask: padding stands on the right, where causal attention never looks
-        hidden = self.model.base_model(inputs_embeds=embeds, use_cache=False)[0]
-        # a position predicts the next token: logits only where that token counts, never for the soft prompt
-        hidden = hidden[:, -ids.shape[1] - 1 : -1]
-        counted = targets != IGNORED
-        return F.cross_entropy(self._logits(hidden[counted]).float(), targets[counted])
+    def log_likelihood(
+        self,
+        prompt_embeds: Tensor,
+        ids: Tensor,
+        prompts: Sequence[str] | None = None,
+        *,
+        min_new_tokens: int = 0,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """How likely :meth:`sample` was to draw these tokens; gradients reach the soft prompt.
+
+        Args:
+            prompt_embeds: [B, L', D_l], one for each row of ids.
+            ids: [B, N]; what follows an end token is padding.
+            prompts, min_new_tokens, temperature: those that the ids were drawn with.
+
+        Returns:
+            [B] in fp32: the sum of the tokens' log-probabilities, the end token's included.
+        """
+        contexts = [self.encode_context(prompt) for prompt in prompts or [""] * len(ids)]
+        answers = [self._until_end(row) for row in ids.tolist()]
+        logits, tokens = self._predict(prompt_embeds, list(zip(contexts, answers, strict=True)))
+        places = [place for answer in answers for place in range(len(answer))]
+        early = tokens.new_tensor([k for k, place in enumerate(places) if place < min_new_tokens])
+        logits = logits.index_put((early, tokens.new_tensor(self.end_token_id)), logits.new_tensor(-math.inf))
+        log_probs = -F.cross_entropy(logits / temperature, tokens, reduction="none")
+        return torch.stack([part.sum() for part in log_probs.split([len(answer) for answer in answers])])
 
     @torch.no_grad()
     def generate(
@@ -124,26 +143,94 @@ class LanguageModel(Frozen):
         Returns:
             B * num_captions texts, those of one soft prompt next to each other.
         """
-        contexts = [self.encode_context(prompt) for prompt in prompts or [""] * len(prompt_embeds)]
-        ids, mask = _pad(contexts, self.pad_token_id, prompt_embeds.device, left=True)
-        embeds, attention_mask = self._sequence(prompt_embeds, ids, mask)
         options.setdefault("repetition_penalty", self.repetition_penalty)
-        tokens = self.model.generate(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask,
+        tokens = self._continue(
+            prompt_embeds,
+            prompts,
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens,
             num_return_sequences=num_captions,
-            eos_token_id=self.end_token_id,
-            pad_token_id=self.pad_token_id,
             **options,
         )
         return self.decode(tokens)
 
+    @torch.no_grad()
+    def sample(
+        self,
+        prompt_embeds: Tensor,
+        prompts: Sequence[str] | None = None,
+        *,
+        max_new_tokens: int = 30,
+        min_new_tokens: int = 0,
+        num_samples: int = 1,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw continuations with torch's global generator, from all tokens and without a repetition penalty.
+
+        Args:
+            prompt_embeds: [B, L', D_l].
+            prompts: B prompt texts; none by default.
+            max_new_tokens, min_new_tokens: bounds on the tokens of an answer before its end token.
+            num_samples: draws per soft prompt.
+            temperature: the logits are divided by it.
+
+        Returns:
+            [B * num_samples, N] token ids, those of one soft prompt next to each other; an end token, where one was
+            drawn, is followed by padding. :meth:`decode` makes texts of them.
+        """
+        # a model's own generation_config may say otherwise of any of these
+        plain = {"num_beams": 1, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+        return self._continue(
+            prompt_embeds,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            num_return_sequences=num_samples,
+            do_sample=True,
+            temperature=float(temperature),
+            remove_invalid_values=True,  # after an overflow it is the loss that must not be finite, not the drawing
+            **plain,
+        )
+
     def decode(self, tokens: Tensor) -> list[str]:
         """Token ids [B, T] to texts; everything from the end token on is dropped."""
-        rows = [row[: row.index(self.end_token_id)] if self.end_token_id in row else row for row in tokens.tolist()]
+        rows = [[id for id in self._until_end(row) if id != self.end_token_id] for row in tokens.tolist()]
         return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+
+    def _predict(self, prompt_embeds: Tensor, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
+        """For (context, target) ids, K target ids in all: their logits [K, V] in fp32, row by row, and they [K]."""
+        device = prompt_embeds.device
+        ids, mask = _pad([[*context, *target] for context, target in pairs], self.pad_token_id, device)
+        targets, _ = _pad([[IGNORED] * len(context) + target for context, target in pairs], IGNORED, device)
+
+        embeds, _ = self._sequence(prompt_embeds, ids, mask)
+        # no mask: padding stands on the right, where causal attention never looks
+        hidden = self.model.base_model(inputs_embeds=embeds, use_cache=False)[0]
+        # a position predicts the next token: logits only where that token counts, never for the soft prompt
+        hidden = hidden[:, -ids.shape[1] - 1 : -1]
+        counted = targets != IGNORED
+        return self._logits(hidden[counted]).float(), targets[counted]
+
+    def _continue(self, prompt_embeds: Tensor, prompts: Sequence[str] | None, **options: Any) -> Any:
+        """Hugging Face's ``generate`` after soft prompts and prompt texts; what it returns holds new tokens only."""
+        contexts = [self.encode_context(prompt) for prompt in prompts or [""] * len(prompt_embeds)]
+        ids, mask = _pad(contexts, self.pad_token_id, prompt_embeds.device)
+        embeds, mask = self._sequence(prompt_embeds, ids, mask)
+        # padding goes to the very left: after an empty context generation must go on from the soft prompt
+        gaps = (1 - mask).sum(dim=1, keepdim=True)
+        places = (torch.arange(mask.shape[1], device=mask.device) - gaps) % mask.shape[1]
+        rows = torch.arange(len(mask), device=mask.device)[:, None]
+        return self.model.generate(
+            inputs_embeds=embeds[rows, places],
+            attention_mask=mask[rows, places],
+            eos_token_id=self.end_token_id,
+            pad_token_id=self.pad_token_id,
+            **options,
+        )
+
+    def _until_end(self, row: list[int]) -> list[int]:
+        """The row up to its first end token, that included."""
+        return row[: row.index(self.end_token_id) + 1] if self.end_token_id in row else row
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -172,99 +259,11 @@ class LanguageModel(Frozen):
         return logits
 
 
-class OPT(LanguageModel):
-    """OPT as BLIP-2 and EVLGen use it: ``[soft prompt]</s>text\\n``, with loss on ``</s>`` unless there is a prompt."""
-
-    bos_first = False
-
-    def encode_context(self, prompt: str) -> list[int]:
-        return self.tokenizer(prompt).input_ids
-
-    def encode_text(self, text: str, prompt: str) -> tuple[list[int], list[int]]:
-        # as in BLIP-2, the prompt is part of the text (a processor puts it there) and only masked here
-        ids = self.tokenizer(text + "\n", truncation=True, max_length=self.max_txt_len).input_ids
-        length = len(self.encode_context(prompt)) if prompt else 0
-        return ids[:length], ids[length:]
-
-
-class Vicuna(LanguageModel):
-    """Vicuna as EVLGen uses it: ``[soft prompt]</s>prompt``, then ``text</s>`` with loss; repetition is penalised.
-
-    The tokenizer gets the official special tokens: a new ``[PAD]`` (the embeddings grow by one row), and
-    bos = eos = unk = ``</s>``.
-
-    Args:
-        max_txt_len: most tokens of the prompt text.
-        max_output_txt_len: most tokens of the text, its end token included.
-    """
-
-    repetition_penalty = 1.5
-    bos_first = False
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        max_txt_len: int = 32,
-        max_output_txt_len: int = 32,
-    ):
-        specials = {"pad_token": "[PAD]", "bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>"}
-        tokenizer.add_special_tokens(specials)
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        super().__init__(model, tokenizer, max_txt_len=max_txt_len)
-        self.max_output_txt_len = max_output_txt_len
-
-    def encode_context(self, prompt: str) -> list[int]:
-        return self.tokenizer(prompt, truncation=True, max_length=self.max_txt_len).input_ids
-
-    def encode_text(self, text: str, prompt: str) -> tuple[list[int], list[int]]:
-        ids = self.tokenizer(
-            text + self.tokenizer.eos_token, truncation=True, max_length=self.max_output_txt_len
-        ).input_ids
-        return self.encode_context(prompt), ids[1:]  # the text follows the prompt's bos
-
-
-def build_language_model(
-    kind: str,
-    name: str,
-    *,
-    llm_precision: str = "fp16",
-    max_txt_len: int = 32,
-    max_output_txt_len: int = 32,
-    end: str | None = None,
-) -> LanguageModel:
-    """Load a frozen language model with its tokenizer.
-
-    Args:
-        kind: opt, vicuna or any.
-        name: a folder or name for Hugging Face, or ``embedded:…``.
-        llm_precision: fp16, bf16 or fp32.
-        max_txt_len, max_output_txt_len, end: see the classes.
-
-    Raises:
-        ConfigError: unknown kind. WeightsError: nothing to load under that name.
-    """
-    key = "opt_model" if kind == "opt" else "llm_model"
-    dtype = parse_precision(llm_precision, "llm_precision")
-    tokenizer = load_pretrained(AutoTokenizer.from_pretrained, name, key, use_fast=kind == "any")
-    model = load_pretrained(AutoModelForCausalLM.from_pretrained, name, key, torch_dtype=dtype)
-    if kind == "opt":
-        return OPT(model, tokenizer, end="\n", max_txt_len=max_txt_len)
-    if kind == "vicuna":
-        return Vicuna(model, tokenizer, max_txt_len=max_txt_len, max_output_txt_len=max_output_txt_len)
-    if kind == "any":
-        return LanguageModel(model, tokenizer, end=end, max_txt_len=max_txt_len)
-    raise ConfigError(f"llm: {kind!r} is unknown; choose opt, vicuna or any")
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows of ids as one [B, T] tensor, and the mask of its real places."""
+def _pad(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one [B, T] tensor, filled up on the right, and the mask of its real places."""
     length = max(map(len, rows), default=0)
-    padded, mask = [], []
-    for row in rows:
-        gap = length - len(row)
-        padded.append([value] * gap + list(row) if left else list(row) + [value] * gap)
-        mask.append([0] * gap + [1] * len(row) if left else [1] * len(row) + [0] * gap)
+    padded = [[*row, *[value] * (length - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
     shape = (len(rows), length)
     return (
         torch.tensor(padded, dtype=torch.long, device=device).view(shape),

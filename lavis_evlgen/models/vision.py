@@ -19,6 +19,7 @@ from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models.checkpoints import read_weights
 from lavis_evlgen.models.frozen import Frozen
 from lavis_evlgen.models.hub import load_pretrained, parse_precision
+from lavis_evlgen.models.vit_blocks import checkpoint_blocks, find_blocks
 
 _LAVIS_WEIGHTS = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/"
 _EVA_CLIP_G = {
@@ -40,7 +41,12 @@ class VisionTower(Frozen):
         num_tokens: L, the tokens of one image: `num_prefix_tokens` (CLS, registers), then the patches row by row.
         grid: (rows, columns) of patches.
         image_size: the side of the square input in pixels.
+        sequence_first: the encoder's blocks see [L, B, D_v] rather than [B, L, D_v].
+        passes_gradient: something in the encoder trains although its own weights are frozen.
     """
+
+    sequence_first = False
+    passes_gradient = False
 
     def __init__(self, encoder: nn.Module, num_features: int, image_size: int, patch_size: int, num_prefix_tokens: int):
         super().__init__()
@@ -72,12 +78,18 @@ class VisionTower(Frozen):
         dtype = self.dtype
         # LAVIS's half-precision ViTs keep fp32 norms, which only autocast reconciles
         mixed = nullcontext() if dtype is torch.float32 else torch.autocast(images.device.type, dtype)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen), mixed:
+        trains = self.passes_gradient or not self.frozen
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains), mixed:
             return self.encode(images.to(dtype)).float()
 
     def encode(self, images: Tensor) -> Tensor:
         """The encoder's tokens, in its own dtype."""
         return self.encoder(images)
+
+    @property
+    def blocks(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(block, norm before its MLP half) of the blocks that the tokens pass; ConfigError for an unknown layout."""
+        return find_blocks(self.encoder)
 
     def fingerprint(self) -> str:
         """A hash of weights and image size: equal fingerprints give equal features for equal pixels."""
@@ -110,6 +122,12 @@ class HuggingFaceTower(VisionTower):
         outputs = self.encoder(pixel_values=images, output_hidden_states=True, **self._kwargs)
         return outputs.hidden_states[self.feature_layer]
 
+    @property
+    def blocks(self) -> list[tuple[nn.Module, nn.Module]]:
+        blocks = super().blocks
+        # hidden state 0 is the embeddings, so that of number n has passed n blocks
+        return blocks[: self.feature_layer % (len(blocks) + 1)]
+
 
 def build_vision_tower(
     vit_model: str = "eva_clip_g",
@@ -128,11 +146,7 @@ def build_vision_tower(
         ConfigError: unknown `vit_model`, or an image size that the patches do not fill.
         WeightsError: weights missing.
     """
-    options: dict[str, Any] = {
-        "image_size": image_size,
-        "use_grad_checkpoint": use_grad_checkpoint,
-        "weights": vit_weights,
-    }
+    options: dict[str, Any] = {"image_size": image_size, "weights": vit_weights}
     if vit_model.startswith("hf:"):
         tower: VisionTower = _build_hugging_face(vit_model[3:], image_size, vit_config or {}, vit_weights)
     elif vit_model == "clip_L":
@@ -143,6 +157,8 @@ def build_vision_tower(
         tower = _build_eva(vit_config or {}, drop_path_rate, default_weights=None, **options)
     else:
         raise ConfigError(f"vit_model: {vit_model!r} is unknown; choose eva_clip_g, clip_L, eva_vit or hf:NAME-OR-PATH")
+    if use_grad_checkpoint:
+        checkpoint_blocks(tower.encoder)
     _set_precision(tower.encoder, parse_precision(vit_precision, "vit_precision"))
     if freeze_vit:
         tower.freeze()
@@ -154,7 +170,6 @@ def _build_eva(
     drop_path_rate: float,
     default_weights: str | None,
     image_size: int,
-    use_grad_checkpoint: bool,
     weights: str | None,
 ) -> VisionTower:
     config = {"drop_path_rate": drop_path_rate, "use_mean_pooling": False, "img_size": image_size, **config}
@@ -163,9 +178,7 @@ def _build_eva(
     if unknown:
         raise ConfigError(f"vit_config: unknown {', '.join(unknown)}; eva_vit takes {', '.join(sorted(known))}")
     state = _vit_weights(weights, default_weights)  # first: a missing file is said before a large model is built
-    encoder = eva_vit.VisionTransformer(
-        **config, norm_layer=partial(nn.LayerNorm, eps=1e-6), use_checkpoint=use_grad_checkpoint
-    )
+    encoder = eva_vit.VisionTransformer(**config, norm_layer=partial(nn.LayerNorm, eps=1e-6))
     if state is not None:
         eva_vit.interpolate_pos_embed(encoder, state)
         _load_vit(encoder, state, weights or default_weights)
@@ -173,14 +186,14 @@ def _build_eva(
     return VisionTower(encoder, encoder.num_features, config["img_size"], patch_size, num_prefix_tokens=1)
 
 
-def _build_clip_l(image_size: int, use_grad_checkpoint: bool, weights: str | None) -> VisionTower:
+def _build_clip_l(image_size: int, weights: str | None) -> VisionTower:
     state = _vit_weights(weights, "clip_vit_L.pth")
-    encoder = clip_vit.VisionTransformer(
-        input_resolution=image_size, use_grad_checkpointing=use_grad_checkpoint, **_CLIP_L
-    )
+    encoder = clip_vit.VisionTransformer(input_resolution=image_size, use_grad_checkpointing=False, **_CLIP_L)
     clip_vit.interpolate_pos_embed(encoder, state)
     _load_vit(encoder, state, weights or "clip_vit_L.pth")
-    return VisionTower(encoder, encoder.num_features, image_size, _CLIP_L["patch_size"], num_prefix_tokens=1)
+    tower = VisionTower(encoder, encoder.num_features, image_size, _CLIP_L["patch_size"], num_prefix_tokens=1)
+    tower.sequence_first = True
+    return tower
 
 
 def _build_hugging_face(name: str, image_size: int, vit_config: dict[str, Any], weights: str | None) -> VisionTower:

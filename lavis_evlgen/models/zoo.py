@@ -70,3 +70,27 @@ class EVLGenAny(_Pretrained):
     PRETRAINED_MODEL_CONFIG_DICT = _types(
         demo="evlgen_demo.yaml", demo_long="evlgen_demo_long.yaml", custom="evlgen_custom.yaml"
     )
+
+
+@register("model", "evlgen_video", "liptome_video_opt", "liptome_video_vicuna")
+class EVLGenVideo(_Pretrained):
+    """EVLGen for clips, with the temporal contextualizer unless the configuration says otherwise.
+
+    The language model is the one that the configuration names: `opt_model` (OPT) or `llm_model` (Vicuna or any).
+    """
+
+    language_kind = None
+    default_temporal = "contextualizer"
+    default_model_type = "msrvtt"
+    PRETRAINED_MODEL_CONFIG_DICT = _types(
+        **{
+            "msrvtt": "evlgen_video_msrvtt.yaml",
+            "msvd": "evlgen_video_msvd.yaml",
+            "pretrain_opt2.7b": "evlgen_video_opt2.7b.yaml",
+            "pretrain_opt6.7b": "evlgen_video_opt6.7b.yaml",
+            "pretrain_vicuna7b": "evlgen_video_vicuna7b.yaml",
+            "pretrain_vicuna13b": "evlgen_video_vicuna13b.yaml",
+            "demo": "evlgen_video_demo.yaml",
+            "custom": "evlgen_video_custom.yaml",
+        }
+    )

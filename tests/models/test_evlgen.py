@@ -112,8 +112,8 @@ def test_prompts(tiny_model, batch, kind):
     assert together == alone
     with pytest.raises(ConfigError, match="2 prompts for 3 images"):
         model.generate({**batch, "prompt": ["a", "b"]})
-    with pytest.raises(ConfigError, match="inference_method: 'rank'"):
-        model.predict_answers(batch, inference_method="rank")
+    with pytest.raises(ConfigError, match="inference_method: 'sample'"):
+        model.predict_answers(batch, inference_method="sample")
 
 
 def test_a_prompt_carries_no_loss(tiny_model):
