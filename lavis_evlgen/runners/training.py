@@ -104,6 +104,8 @@ class Training:
         if speed is not None:
             if runner.cuda_enabled:
                 speed["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+            if hasattr(runner.task, "train_metrics"):  # further figures of the steps since the last record
+                record |= runner.task.train_metrics()
             runner.log.write({**record, **speed})
         return result
 
