@@ -1,67 +1,57 @@
 """Pictures with captions streamed from webdataset shards (tar files), endlessly and repeatably."""
 
-import glob
-import json
+import hashlib
 import logging
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
-import braceexpand
 import webdataset as wds
 from PIL import Image
-from webdataset.tariterators import tarfile_samples
 from webdataset.utils import pytorch_worker_info
 
 from lavis_evlgen.datasets.bad_samples import BadSample, collate, decode_picture
+from lavis_evlgen.datasets.shards import picture_and_captions, read_shard
 from lavis_evlgen.errors import DataError
-from lavis_evlgen.runners.rng import seeded
+from lavis_evlgen.runners.rng import restored, seed_cpu
 
 logger = logging.getLogger(__name__)
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
 MOST_BAD_IN_A_ROW = 1000
+POSITION = "stream_position"
+"""Key of a batch under which :meth:`ImageCaptionStream.collater` notes (readers, reader, \\*ReaderPosition)."""
 
 Name = tuple[int, int, int, int]  # seed, epoch, reader, number in the epoch: seeds a sample's augmentation
+Found = tuple[int, int, dict[str, Any]]  # number of the shard among the reader's, number in the shard, the files
 
 
-def expand_shards(shards: str | Sequence[str], key: str = "shards") -> list[str]:
-    """Paths or URLs of the shards that braces ("{00000..00010}.tar"), a glob or a list name.
+class Share(NamedTuple):
+    """Every ``readers``-th sample of a shard from number ``own`` on."""
 
-    Missing files are left out with a warning; ``key`` is the configuration key that errors name.
-
-    Raises:
-        DataError: nothing is named, or none of the files exists.
-    """
-    patterns = [shards] if isinstance(shards, str) else list(shards or ())
-    if not patterns:
-        raise DataError(f"no shards given: set {key}, for example to 'data/{{00000..00010}}.tar'")
-    named: list[str] = []
-    for pattern in patterns:
-        for path in braceexpand.braceexpand(os.path.expanduser(str(pattern))):
-            named.extend(sorted(glob.glob(path)) or [path])
-    present = [path for path in named if _is_remote(path) or os.path.isfile(path)]
-    if not present:
-        raise DataError(f"none of the {len(named)} shards of {key} exists: looked for {os.path.abspath(named[0])}")
-    if len(present) < len(named):
-        absent = next(path for path in named if path not in set(present))
-        logger.warning("%s: %d of %d shards are missing, e.g. %s", key, len(named) - len(present), len(named), absent)
-    return present
+    path: str
+    readers: int = 1
+    own: int = 0
 
 
-def _is_remote(path: str) -> bool:
-    return "://" in path or path.startswith("pipe:")
+class ReaderPosition(NamedTuple):
+    """Behind the ``seen``-th sample of a reader's ``epoch``; its present block starts at ``offset`` of ``shard``."""
+
+    epoch: int = 0
+    shard: int = 0
+    offset: int = 0
+    seen: int = 0
 
 
 class ImageCaptionStream(wds.DataPipeline):
     """Endless stream of ``{"image", "text_input": str, "image_id": "shard/key"}`` from shards of pictures and captions.
 
     A sample's files share a name: a picture (jpg, jpeg, png, webp) and its caption, in .json under ``caption_key`` or
-    as a .txt. Every (rank, worker) reads its own shards, or every n-th sample of a shared one where readers outnumber
-    shards. One pass over the shards is an epoch; shard order depends on (seed, epoch), the shuffling of samples and
-    the augmentation also on rank and worker, so that the stream is the same in every run.
+    as a .txt. Every (rank, worker) reads its own shards, and every n-th sample of a shared one where the shards do not
+    go evenly into the readers. One pass over the shards is an epoch; shard order depends on (seed, epoch), the
+    shuffling of samples and the augmentation also on rank and worker, so that the stream is the same in every run.
+    Samples are shuffled in blocks of ``shuffle_buffer``, which is what a reader holds in memory.
 
     It is an IterableDataset, and a DataPipeline because LAVIS's stock runners take no other one. Those cannot handle
     a :class:`BadSample`: unless :meth:`set_position` was called or ``yield_bad_samples`` is set, damaged samples are
@@ -86,33 +76,49 @@ class ImageCaptionStream(wds.DataPipeline):
         self.seed = seed
         self.yield_bad_samples = False
         self._samples_seen, self._batch_size = 0, 1
+        self._readers: Mapping[str, Any] | None = None
+        self._now: tuple[int, ...] | None = None
 
     def collater(self, samples: Sequence[Any]) -> dict[str, Any]:
-        return collate(samples)
+        """A batch of the good samples; with the reader's position behind them where positions are kept."""
+        batch = collate(samples)
+        return batch if self._readers is None or self._now is None else {**batch, POSITION: self._now}
 
-    def set_position(self, samples_seen: int, batch_size: int = 1) -> None:
-        """Start behind the first ``samples_seen`` items (of all ranks together), which are read but not decoded.
+    def set_position(self, samples_seen: int, batch_size: int = 1, readers: Mapping[str, Any] | None = None) -> None:
+        """Start behind the first ``samples_seen`` items (of all ranks together), which are not decoded again.
 
         Call it before a loader starts its workers, also with 0 for a fresh start, and with the loader's batch size
         per rank when it has several workers: these deliver batches in turn, and the first worker of a new loader has
         to continue where the turn stood.
+
+        Args:
+            readers: ``{"count": n, "positions": {reader: ReaderPosition}}`` of all ranks, as batches noted them under
+                ``POSITION``, or {} at the start; with it, batches note positions, and each reader goes straight to its
+                own. Without it, or when the number of readers has changed, all earlier samples are read to find the
+                place. With it, reading also leaves torch's, NumPy's and Python's generators changed, as a loader's
+                worker may.
         """
         if samples_seen < 0:
             raise ValueError(f"samples_seen must not be negative, but is {samples_seen}")
-        self._samples_seen, self._batch_size = samples_seen, batch_size
+        self._samples_seen, self._batch_size, self._readers = samples_seen, batch_size, readers
         self.yield_bad_samples = True
 
     def __iter__(self) -> Iterator[Any]:
         rank, world_size, worker, workers = pytorch_worker_info()
         batches = self._samples_seen // (self._batch_size * world_size)
         role = (worker + batches) % workers
-        own_batches = batches // workers + (role < batches % workers)
-        samples = self._raw(rank * workers + role, world_size * workers)
+        reader, readers = rank * workers + role, world_size * workers
+        start, unwanted = self._place(reader, readers), 0
+        if start is None:
+            unwanted = (batches // workers + (role < batches % workers)) * self._batch_size
+            if unwanted:
+                logger.warning("%s, ...: reading past %d samples to find the place", self.shards[0], unwanted)
         skipped = 0
-        for name, raw in islice(samples, own_batches * self._batch_size, None):
+        for name, raw, position in islice(self._raw(reader, readers, start), unwanted, None):
             item = self._decode(raw, name)
             if self.yield_bad_samples or not isinstance(item, BadSample):
                 skipped = 0
+                self._now = (readers, reader, *position)
                 yield item
                 continue
             skipped += 1
@@ -120,100 +126,108 @@ class ImageCaptionStream(wds.DataPipeline):
             if skipped >= MOST_BAD_IN_A_ROW:
                 raise DataError(f"{skipped} damaged samples in a row, the last one {item}")
 
-    def _raw(self, slot: int, slots: int) -> Iterator[tuple[Name, dict[str, Any]]]:
-        """Undecoded samples of one reader out of ``slots``, epoch after epoch, each with its name."""
-        sharing = -(-slots // len(self.shards))  # readers of one shard
-        epoch = 0
+    def _place(self, reader: int, readers: int) -> ReaderPosition | None:
+        """Where a reader stood, if that was noted."""
+        noted = self._readers or {}
+        if noted.get("count") != readers or reader not in noted["positions"]:
+            return None
+        return ReaderPosition(*noted["positions"][reader])
+
+    def _raw(
+        self, reader: int, readers: int, start: ReaderPosition | None = None
+    ) -> Iterator[tuple[Name, dict[str, Any], ReaderPosition]]:
+        """Undecoded samples of one of ``readers``, epoch after epoch, each with its name and the place behind it."""
+        start = start or ReaderPosition()
         while True:
-            shards = list(self.shards)
-            random.Random(f"{self.seed}-{epoch}").shuffle(shards)
-            if sharing == 1:
-                samples = _samples(shards[slot::slots])
-            else:
-                readers = range(slot % len(shards), slots, len(shards))
-                samples = _every(_samples([shards[slot % len(shards)]]), len(readers), slot // len(shards))
-            rng = random.Random(f"{self.seed}-{epoch}-{slot}")
-            number = -1
-            for number, sample in enumerate(_shuffled(samples, self.shuffle_buffer, rng)):
-                yield (self.seed, epoch, slot, number), sample
-            if number < 0:
-                raise DataError(f"the shards hold no sample for reader {slot + 1} of {slots}, e.g. {shards[0]}")
-            epoch += 1
+            seen = start.seen
+            for shard, offset, sample in self._epoch(reader, readers, start):
+                seen += 1
+                yield (
+                    (self.seed, start.epoch, reader, seen - 1),
+                    sample,
+                    ReaderPosition(start.epoch, shard, offset, seen),
+                )
+            if not seen:
+                raise DataError(
+                    f"the shards hold no sample for reader {reader + 1} of {readers}, e.g. {self.shards[0]}"
+                )
+            start = ReaderPosition(start.epoch + 1)
+
+    def _epoch(self, reader: int, readers: int, start: ReaderPosition) -> Iterator[Found]:
+        """What is left of a reader's epoch, shuffled; each sample under the place where its block starts."""
+        shards = list(self.shards)
+        random.Random(f"{self.seed}-{start.epoch}").shuffle(shards)
+        samples = _samples(_shares(shards, reader, readers), start.shard, start.offset)
+        size = max(1, self.shuffle_buffer)
+        first = max(0, start.seen - 1) // size  # block
+
+        def shuffle(block: list[Found], number: int) -> None:
+            random.Random(f"{self.seed}-{start.epoch}-{reader}-{first + number}").shuffle(block)
+
+        return islice(_blockwise(samples, size, shuffle), start.seen - first * size, None)
 
     def _decode(self, raw: dict[str, Any], name: Name) -> dict[str, Any] | BadSample:
         """The processed sample; its augmentation depends on ``name`` alone, so a resumed run sees the same one."""
-        image_id = f"{os.path.basename(raw['__url__']).removesuffix('.tar')}/{raw['__key__']}"
         try:
             if "__error__" in raw:
                 raise ValueError(raw["__error__"])
-            files = {suffix.rsplit(".", 1)[-1]: data for suffix, data in raw.items() if not suffix.startswith("__")}
-            data = next((files[kind] for kind in PICTURES if kind in files), None)
-            if data is None:
-                raise ValueError(f"no picture ({', '.join(PICTURES)}) beside {', '.join(files) or 'nothing'}")
-            picture, captions = decode_picture(data), self._captions(files)
+            data, captions = picture_and_captions(raw, self.caption_key)
+            picture = decode_picture(data)
         except ValueError as error:
             return BadSample(f"{raw['__url__']}#{raw['__key__']}", str(error))
-        with seeded(*name):
-            text = random.choice(captions)
-            return {
-                "image": self.vis_processor(picture),
-                "text_input": self.text_processor(text),
-                "image_id": image_id,
-            }
+        if self._readers is not None:  # a loader that keeps positions keeps the caller's generators too
+            return self._item(picture, captions, raw, name)
+        with restored():
+            return self._item(picture, captions, raw, name)
 
-    def _captions(self, files: dict[str, bytes]) -> list[str]:
-        if "json" in files:
-            fields = json.loads(files["json"])
-            if not isinstance(fields, dict) or self.caption_key not in fields:
-                raise ValueError(f"the .json has no key {self.caption_key!r} (caption_key)")
-            caption = fields[self.caption_key]
-        elif "txt" in files:
-            caption = files["txt"].decode()
-        else:
-            raise ValueError("neither .json nor .txt for the caption")
-        captions = [caption] if isinstance(caption, str) else caption
-        if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
-            raise ValueError(f"the caption is {str(caption)[:40]!r}, not text")
-        captions = [text.strip() for text in captions if text.strip()]
-        if not captions:
-            raise ValueError("empty caption")
-        return captions
+    def _item(self, picture: Image.Image, captions: list[str], raw: dict[str, Any], name: Name) -> dict[str, Any]:
+        seed_cpu(int.from_bytes(hashlib.blake2b(repr(name).encode(), digest_size=8).digest(), "little"))
+        text = captions[0] if len(captions) == 1 else random.choice(captions)
+        return {
+            "image": self.vis_processor(picture),
+            "text_input": self.text_processor(text),
+            "image_id": f"{os.path.basename(raw['__url__']).removesuffix('.tar')}/{raw['__key__']}",
+        }
 
 
-def _samples(shards: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Samples of the shards as dicts of suffix to bytes; what cannot be read of a shard ends in one ``__error__``."""
-    for shard in shards:
-        errors: list[str] = []
+def _shares(shards: Sequence[str], reader: int, readers: int) -> list[Share]:
+    """What one reader reads of the shards: as many whole ones as all others, and a part of one of the rest.
 
-        def note(error: Exception, errors: list[str] = errors) -> bool:
-            errors.append(str(error.args[0]) if error.args else type(error).__name__)
-            return True
-
-        yield from tarfile_samples([{"url": shard}], handler=note)
-        if errors:
-            yield {"__url__": shard, "__key__": "*", "__error__": f"damaged shard ({errors[0]})"}
-
-
-def _every(samples: Iterable[Any], readers: int, own: int) -> Iterator[Any]:
-    """Every ``readers``-th sample from the ``own``-th on; of fewer samples than readers, all."""
-    few = []
-    for number, sample in enumerate(samples):
-        if number < readers:
-            few.append(sample)
-        if number % readers == own:
-            yield sample
-    if len(few) <= own:
-        yield from few
+    Where as many readers share each of the rest, all read equally much, and end their epochs together.
+    """
+    whole = len(shards) // readers * readers
+    shares = [Share(path) for path in shards[reader:whole:readers]]
+    if rest := shards[whole:]:
+        number = reader % len(rest)
+        shares.append(Share(rest[number], len(range(number, readers, len(rest))), reader // len(rest)))
+    return shares
 
 
-def _shuffled(samples: Iterable[Any], size: int, rng: random.Random) -> Iterator[Any]:
-    """Samples drawn from a buffer of ``size`` that the stream keeps filling; its rest comes last."""
-    buffer: list[Any] = []
-    for sample in samples:
-        buffer.append(sample)
-        if len(buffer) > size:
-            drawn = rng.randrange(len(buffer))
-            buffer[drawn], buffer[-1] = buffer[-1], buffer[drawn]
-            yield buffer.pop()
-    rng.shuffle(buffer)
-    yield from buffer
+def _samples(shares: Sequence[Share], shard: int, offset: int) -> Iterator[Found]:
+    """The samples of the shares from the ``offset``-th of number ``shard`` on, each with its place."""
+    for number, (path, readers, own) in enumerate(shares[shard:], shard):
+        skipped = offset if number == shard else 0
+        few, place = [], -1
+        for place, sample in enumerate(read_shard(path)):
+            if place < readers:
+                few.append(sample)
+            if place >= skipped and place % readers == own:
+                yield number, place, sample
+        if 0 <= place < own and len(shares) == 1:  # fewer samples than readers: nobody goes without
+            yield number, 0, few[own % len(few)]
+
+
+def _blockwise(samples: Iterator[Found], size: int, shuffle: Callable[[list[Found], int], None]) -> Iterator[Found]:
+    """Samples in shuffled blocks of ``size``, each under the place where its block starts.
+
+    While one block goes out the next one is read, sample for sample, so that reading is spread evenly.
+    """
+    block, number = list(islice(samples, size)), 0
+    while block:
+        shard, offset, _ = block[0]
+        shuffle(block, number)
+        following: list[Found] = []
+        while block:
+            yield shard, offset, block.pop()[2]
+            following.extend(islice(samples, 1))
+        block, number = following, number + 1

@@ -5,12 +5,14 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from lavis_evlgen.datasets.streams import POSITION
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.runners import rng
+from lavis_evlgen.runners.distributed import gathered
+from lavis_evlgen.runners.mixture import Turns, grouped
 from lavis_evlgen.runners.samples import EpochBatches, SeededSamples, collater, start_worker
 from lavis_evlgen.runners.settings import RunSettings
 
@@ -77,9 +79,11 @@ class MapStream:
 class IterableStream:
     """Endless batches of an IterableDataset; the data set itself shares samples among ranks and workers.
 
-    Before its workers start, ``dataset.set_position(samples)`` (or ``set_position(samples, batch_size)``) is called
-    with the number of samples that all ranks have seen; a data set without it starts again from its beginning.
-    ``set_epoch(n)``, if there is one, is called before pass n.
+    Before its workers start, ``dataset.set_position(samples)`` is called with the number of samples that all ranks
+    have seen; a data set without it starts again from its beginning. Where it also takes ``batch_size`` and
+    ``readers``, it is given the batch size and what its batches noted under ``POSITION`` (see
+    :class:`ImageCaptionStream`), which spares it reading its way there. ``set_epoch(n)``, if there is one, is called
+    before pass n.
     """
 
     epoch_length = None
@@ -98,12 +102,17 @@ class IterableStream:
         self._iterator: Iterator[Any] | None = None
         self._delivered = 0
         self._epoch = 0
-        self._place(0)
+        workers = max(1, settings.num_workers)
+        self._own_readers = range(rank * workers, (rank + 1) * workers)
+        self._count = workers * world_size  # of readers
+        self._readers: dict[int, list[int]] = {}  # where those of this rank stood behind their last batch
+        self._place(0, {})
 
-    def _place(self, samples: int) -> None:
+    def _place(self, samples: int, readers: Mapping[str, Any]) -> None:
         if hasattr(self._dataset, "set_position"):
-            takes_size = "batch_size" in inspect.signature(self._dataset.set_position).parameters
-            self._dataset.set_position(samples, **({"batch_size": self._batch_size} if takes_size else {}))
+            options = {"batch_size": self._batch_size, "readers": readers}
+            taken = inspect.signature(self._dataset.set_position).parameters
+            self._dataset.set_position(samples, **{key: value for key, value in options.items() if key in taken})
         elif samples:
             logging.warning("datasets.%s cannot be resumed within a pass: it starts from its beginning.", self.name)
 
@@ -111,6 +120,9 @@ class IterableStream:
         with rng.seeded(*self._seed, self._delivered):
             batch = self._next_of_pass()
         self._delivered += 1
+        if isinstance(batch, dict) and POSITION in batch:
+            _, reader, *position = batch.pop(POSITION)
+            self._readers[reader] = position
         return batch
 
     def _next_of_pass(self) -> dict[str, Any]:
@@ -128,14 +140,20 @@ class IterableStream:
                 self._epoch += 1
         raise DataError(f"datasets.{self.name}: the stream gives no sample")
 
-    def position(self) -> dict[str, int]:
-        return {"epoch": self._epoch, "samples": self._delivered * self._global_batch}
+    def position(self) -> dict[str, Any]:
+        """Every rank must call it: each adds its readers."""
+        place = {"epoch": self._epoch, "samples": self._delivered * self._global_batch}
+        readers = {reader: position for own in gathered(self._readers) for reader, position in own.items()}
+        return {**place, "readers": {"count": self._count, "positions": readers}} if readers else place
 
-    def seek(self, position: Mapping[str, int]) -> None:
+    def seek(self, position: Mapping[str, Any]) -> None:
         self.close()
         self._epoch = position["epoch"]
         self._delivered = position["samples"] // self._global_batch
-        self._place(position["samples"])
+        readers = position.get("readers", {})
+        known = readers["positions"] if readers.get("count") == self._count else {}
+        self._readers = {reader: place for reader, place in known.items() if reader in self._own_readers}
+        self._place(position["samples"], readers)
 
     def close(self) -> None:
         self._iterator = None
@@ -153,12 +171,12 @@ class TrainLoader:
     ) -> None:
         """``datasets`` maps each name to its training splits; ``settings.train_dataset_ratios`` may weigh the names."""
         self.settings = settings
-        groups, weights = _grouped(datasets, settings.train_dataset_ratios)
+        groups, weights = grouped(datasets, settings.train_dataset_ratios)
         self.streams = [
             (IterableStream if isinstance(data, IterableDataset) else MapStream)(name, data, settings, rank, world_size)
             for name, data in groups.items()
         ]
-        self._bounds = np.cumsum(weights) / np.sum(weights)
+        self._turns = Turns(weights)
         self.step = 0
 
     @property
@@ -168,10 +186,7 @@ class TrainLoader:
 
     def choice(self, step: int) -> int:
         """Number of the stream that batch ``step`` comes from."""
-        if len(self.streams) == 1:
-            return 0
-        draw = rng.derived_seed(self.settings.seed, step) / 2**64
-        return int(np.searchsorted(self._bounds, draw, side="right"))
+        return self._turns(step)
 
     def __iter__(self) -> "TrainLoader":
         return self
@@ -182,6 +197,7 @@ class TrainLoader:
         return batch
 
     def state_dict(self) -> dict[str, Any]:
+        """Step and positions. Every rank must call it."""
         return {"step": self.step, "positions": {each.name: each.position() for each in self.streams}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -199,37 +215,3 @@ class TrainLoader:
     def close(self) -> None:
         for stream in self.streams:
             stream.close()
-
-
-def _grouped(
-    datasets: Mapping[str, list[Dataset]], ratios: Mapping[str, float]
-) -> tuple[dict[str, Dataset], list[float]]:
-    """Data sets to draw from and their weights.
-
-    With ratios every name is one; without, all map-style data is one and every stream one, drawn evenly.
-    """
-    if not any(datasets.values()):
-        raise ConfigError("run.train_splits: no data set of the configuration has such a split")
-    flat = [(name, data) for name, parts in datasets.items() for data in parts]
-    if ratios:
-        wrong = sorted(set(ratios) ^ {name for name, _ in flat})
-        if wrong:
-            raise ConfigError(
-                f"run.train_dataset_ratios and the data sets with a training split differ in: {', '.join(wrong)}"
-            )
-        if any(float(ratio) < 0 for ratio in ratios.values()) or sum(map(float, ratios.values())) <= 0:
-            raise ConfigError(f"run.train_dataset_ratios must be positive numbers, not {dict(ratios)}")
-        groups = {name: _joined(name, parts) for name, parts in datasets.items() if parts}
-        return groups, [float(ratios[name]) for name in groups]
-    maps = [(name, data) for name, data in flat if not isinstance(data, IterableDataset)]
-    streams = {name: data for name, data in flat if isinstance(data, IterableDataset)}
-    joined = {"+".join(dict(maps)): _joined("", [data for _, data in maps])} if maps else {}
-    return joined | streams, [1.0] * (len(joined) + len(streams))
-
-
-def _joined(name: str, parts: list[Dataset]) -> Dataset:
-    if len(parts) == 1:
-        return parts[0]
-    if any(isinstance(part, IterableDataset) for part in parts):
-        raise ConfigError(f"datasets.{name}: run.train_splits may name only one split of a streamed data set")
-    return ConcatDataset(parts)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+_SPARE_GENERATORS: list[np.random.MT19937] = []
+
 
 def derived_seed(*parts: int) -> int:
     """A 64-bit seed from several non-negative numbers, the same on every platform and in every process."""
@@ -52,19 +54,34 @@ def preserved() -> Iterator[None]:
 
 
 @contextmanager
-def seeded(*parts: int) -> Iterator[None]:
-    """Inside the block the CPU generators start from ``derived_seed(*parts)``; afterwards they are as before.
+def restored() -> Iterator[None]:
+    """Afterwards the CPU generators are as before; cheaper than :func:`preserved`, for it is done for every sample.
 
     The GPU generator is left alone: samples are made on the CPU.
     """
-    seed = derived_seed(*parts)
-    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
+    torch_state, numpy_generator, python_state = torch.get_rng_state(), np.random.get_bit_generator(), random.getstate()
+    # reading and writing NumPy's state takes 0.1 ms, changing its generator next to nothing; blocks may be nested
+    spare = _SPARE_GENERATORS.pop() if _SPARE_GENERATORS else np.random.MT19937()
+    np.random.set_bit_generator(spare)
     try:
         yield
     finally:
         torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)
+        np.random.set_bit_generator(numpy_generator)
+        _SPARE_GENERATORS.append(spare)
         random.setstate(python_state)
+
+
+def seed_cpu(seed: int) -> None:
+    """Start the CPU generators of torch, NumPy and Python from a 64-bit seed."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Inside the block the CPU generators start from ``derived_seed(*parts)``; afterwards they are as before."""
+    with restored():
+        seed_cpu(derived_seed(*parts))
+        yield

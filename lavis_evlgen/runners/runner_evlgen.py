@@ -238,8 +238,8 @@ class RunnerEvlgen(RunnerIter):
             return
         splits = [*self.valid_splits, *self.test_splits, *([] if self.evaluate_only else self.settings.train_splits)]
         model = self.unwrap_dist_model(self.model)
-        folder = self.settings.feature_cache
-        seconds = use_feature_cache(self.datasets, dict.fromkeys(splits), model, folder, self.device)
+        folder, workers = self.settings.feature_cache, self.settings.num_workers
+        seconds = use_feature_cache(self.datasets, dict.fromkeys(splits), model, folder, self.device, workers)
         self.log.write({"iters": 0, "feature_seconds": seconds})
 
     def log_config(self) -> None:

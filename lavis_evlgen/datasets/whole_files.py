@@ -1,0 +1,45 @@
+"""Files that are whole or not there: written beside their place and renamed; and checksums of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+UNFINISHED = ".unfinished"
+_BLOCK_BYTES = 1 << 24
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """A path to write to that takes the place of ``path`` when the block ends well, and is removed when it does not."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    try:
+        yield temporary
+        if temporary.exists():
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with unfinished(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            found.update(block)
+    return found.hexdigest()
+
+
+def digest(content: Any) -> str:
+    """A hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
