@@ -1,33 +1,21 @@
 """Captions as the space-separated lower-case tokens that caption metrics count: PTB's with Java, or alike without."""
 
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nltk.tokenize import NLTKWordTokenizer
 from pycocoevalcap.tokenizer import ptbtokenizer
-from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, PTBTokenizer
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from lavis_evlgen.errors import ConfigError, EvlgenError
+from lavis_evlgen.metrics.ptb_lexer import ptb_tokens
 
 Captions = dict[str, list[str]]
 
 PTB = "PTB (Java)"
 JAVA_FREE = "treebank (no Java)"
 CHOICES = {"auto": None, "ptb": PTB, "java_free": JAVA_FREE}
-
-_TYPOGRAPHIC = str.maketrans(
-    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": " -- ", "\u2014": " -- ", "\u2026": " ... "}
-)
-# PTB keeps the full stop of these with the word, and splits that of other words at the end of each sentence
-_ABBREVIATION = (
-    r"(?:mr|mrs|ms|dr|st|vs|etc|jr|sr|prof|gen|rep|sen|gov|capt|lt|col|sgt|ave|blvd|rd|ft|mt|inc|ltd|co|corp|dept"
-    r"|no(?=\.\s\d)|\w(?:\.\w)+)\."
-)
-_FULL_STOP = re.compile(rf"(?<![\w.])(?!{_ABBREVIATION})(\w[\w'/-]+)\.(?=\s)")
-_ENDS_ABBREVIATED = re.compile(rf"(?:^|\W){_ABBREVIATION}$")
 
 
 def java() -> bool:
@@ -64,14 +52,5 @@ def tokenize(captions: Mapping[str, Sequence[str]], tokenizer: str) -> Captions:
 
 
 def java_free_tokens(text: str) -> str:
-    """Treebank tokens of one caption as PTB's tokenizer (``-preserveLines -lowerCase``) gives them, joined by spaces.
-
-    NLTK's rules split every full stop at the end of the text and no other one; PTB splits those of sentences and
-    keeps those of abbreviations, wherever they stand. Brackets become "-lrb-" and the like, which pycocoevalcap's
-    upper-case list of punctuation lets through: they stay here too.
-    """
-    text = _FULL_STOP.sub(r"\1 . ", text.lower().translate(_TYPOGRAPHIC))
-    if _ENDS_ABBREVIATED.search(text):
-        text += " ."  # takes the part of the full stop that ends the text
-    tokens = (token.lower() for token in NLTKWordTokenizer().tokenize(text, convert_parentheses=True))
-    return " ".join(token for token in tokens if token not in PUNCTUATIONS)
+    """One caption's tokens as PTB's tokenizer gives them (see :mod:`ptb_lexer`), joined by spaces."""
+    return " ".join(ptb_tokens(text))

@@ -1,6 +1,13 @@
+import gzip
+import json
+import random
 import shutil
+from pathlib import Path
 
+import pycocoevalcap.eval
 import pytest
+from pycocoevalcap.eval import COCOEvalCap
+from pycocotools.coco import COCO
 
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.metrics import tokenizers
@@ -86,3 +93,84 @@ def test_wrong_requests_are_named(monkeypatch):
     with pytest.raises(ConfigError, match="meteor needs `java`"):
         score_captions(REFERENCES, CAPTIONS, metrics=["meteor"])
     assert score_captions(REFERENCES, CAPTIONS)["tokenizer"] == "treebank (no Java)"
+
+
+def corpus(pictures: int) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """References (two to six) and captions of many pictures, from real sentences: words left out, swapped, repeated."""
+    rng = random.Random(0)
+    file = Path(__file__).parent.parent / "fixtures" / "sentences" / "wordnet.txt.gz"
+    real = [text for text in gzip.decompress(file.read_bytes()).decode().splitlines() if 5 <= len(text.split()) <= 20]
+
+    def reworded(text: str) -> str:
+        words = text.split()
+        for _ in range(rng.randint(1, 4)):
+            place, other = rng.randrange(len(words)), rng.randrange(len(words))
+            change = rng.choice(("drop", "swap", "repeat", "take"))
+            if change == "drop" and len(words) > 4:
+                del words[place]
+            elif change == "swap":
+                words[place], words[other] = words[other], words[place]
+            elif change == "repeat":
+                words.insert(place, words[other])
+            else:
+                words[place] = rng.choice(rng.choice(real).split())
+        return " ".join(words) + rng.choice(("", ".", "!"))
+
+    chosen = {str(1000 + n): text for n, text in enumerate(rng.sample(real, pictures))}
+    references = {key: [text, *(reworded(text) for _ in range(rng.randint(1, 5)))] for key, text in chosen.items()}
+    return references, {key: reworded(text) for key, text in chosen.items()}
+
+
+class Nothing:
+    """A scorer that does not score."""
+
+    def compute_score(self, references, captions):
+        return 0.0, [0.0] * len(captions)
+
+    def method(self) -> str:
+        return "nothing"
+
+
+def by_coco_eval_cap(references, captions, folder, monkeypatch, left_out) -> dict[str, float]:
+    """pycocoevalcap's own evaluation of COCO files, from reading them to the scores, without some of its scorers."""
+    for name in left_out:
+        monkeypatch.setattr(pycocoevalcap.eval, name, Nothing)
+    annotations = [{"image_id": int(key), "caption": text} for key, texts in references.items() for text in texts]
+    truth = {
+        "images": [{"id": int(key)} for key in references],
+        "annotations": [{"id": number, **row} for number, row in enumerate(annotations)],
+    }
+    (folder / "truth.json").write_text(json.dumps(truth))
+    (folder / "made.json").write_text(
+        json.dumps([{"image_id": int(key), "caption": text} for key, text in captions.items()])
+    )
+    coco = COCO(str(folder / "truth.json"))
+    evaluation = COCOEvalCap(coco, coco.loadRes(str(folder / "made.json")))
+    evaluation.evaluate()
+    return evaluation.eval
+
+
+METRICS = ("CIDEr", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L")
+
+
+@needs_java
+def test_scores_of_400_pictures_are_coco_eval_caps_own_with_its_meteor_and_spice_replaced(tmp_path, monkeypatch):
+    references, captions = corpus(400)
+    expected = by_coco_eval_cap(references, captions, tmp_path, monkeypatch, ("Meteor", "Spice"))
+    scores = score_captions(references, captions, tokenizer="ptb")
+    for name in METRICS:
+        assert scores[name] == pytest.approx(expected[name], abs=1e-6), name
+    assert 0.1 < scores["Bleu_4"] < 0.9 and 1 < scores["CIDEr"] < 9
+    without_java = score_captions(references, captions, tokenizer="java_free")
+    for name in METRICS:
+        assert without_java[name] == pytest.approx(expected[name], abs=1e-3), name
+
+
+@pytest.mark.slow  # METEOR's Java program loads its tables for half a minute
+@needs_java
+def test_meteor_of_400_pictures_is_coco_eval_caps_own_with_its_spice_replaced(tmp_path, monkeypatch):
+    references, captions = corpus(400)
+    expected = by_coco_eval_cap(references, captions, tmp_path, monkeypatch, ("Spice",))
+    scores = score_captions(references, captions, metrics=["meteor"], tokenizer="ptb")
+    assert scores["METEOR"] == pytest.approx(expected["METEOR"], abs=1e-6)
+    assert 0.1 < scores["METEOR"] < 0.9
