@@ -15,7 +15,7 @@ from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Processor = Callable[[Any], "Tensor"]  # a PIL picture to [3, H, W]
+Processor = Callable[[Any], "Tensor"]  # a PIL picture to [3, H, W], or the path of a clip to [3, T, H, W]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,18 +42,18 @@ def build_parser() -> argparse.ArgumentParser:
 
     model = _model_options()
     generation = argparse.ArgumentParser(add_help=False)
-    generation.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    generation.add_argument("images", nargs="+", metavar="IMAGE", help="picture files; clips for a video model")
     generation.add_argument("--num-beams", type=int, default=5, metavar="N", help="beams; 1 is greedy (default: 5)")
     generation.add_argument("--json", action="store_true", help="print one JSON object a picture")
 
-    command = commands.add_parser("caption", parents=[model, generation], help="caption pictures")
+    command = commands.add_parser("caption", parents=[model, generation], help="caption pictures or clips")
     command.add_argument("--max-length", type=int, default=30, metavar="N", help="most new tokens (default: 30)")
     command.add_argument("--prompt", metavar="TEXT", help="text that the captions continue, in place of the model's")
     command.add_argument("--num-captions", type=int, default=1, metavar="N", help="captions per picture (default: 1)")
     command.add_argument("--nucleus", action="store_true", help="sample (nucleus) instead of searching with beams")
     command.set_defaults(run=caption)
 
-    command = commands.add_parser("answer", parents=[model, generation], help="answer a question about pictures")
+    command = commands.add_parser("answer", parents=[model, generation], help="ask about pictures or clips")
     command.add_argument("--question", required=True, metavar="TEXT")
     command.add_argument("--max-length", type=int, default=10, metavar="N", help="most new tokens (default: 10)")
     command.add_argument(
@@ -66,6 +66,53 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, default=Path("token_map.png"), metavar="FILE", help="default: %(default)s")
     command.add_argument("--layers", action="store_true", help="one picture for each layer of the connector")
     command.set_defaults(run=show)
+
+    command = commands.add_parser("write-shards", help="pack pictures and captions into webdataset shards")
+    command.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures")
+    command.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="json, jsonl or csv file (default: a .json or .txt beside each picture)",
+    )
+    command.add_argument("--out", required=True, metavar="PATTERN", help="for example DIR/{:05d}.tar")
+    command.add_argument("--size", type=int, default=1000, metavar="N", help="pictures a shard (default: 1000)")
+    command.add_argument("--caption-key", default="caption", metavar="KEY", help="of a .json (default: caption)")
+    command.add_argument("--shuffle", type=int, metavar="SEED", help="mix the pictures (default: keep their order)")
+    command.add_argument("--overwrite", action="store_true", help="replace shards that hold other data")
+    command.set_defaults(run=write_shards)
+
+    command = commands.add_parser("new-project", help="check your own data and write a yaml that trains on it")
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="FILE", help="json, jsonl or csv with captions, or questions"
+    )
+    command.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures or clips")
+    command.add_argument("--out", type=Path, default=Path("project.yaml"), metavar="FILE", help="default: %(default)s")
+    command.add_argument("--val", type=Path, metavar="FILE", help="rows to validate on")
+    command.add_argument(
+        "--val-share", type=float, default=0.05, metavar="X", help="without --val: share of the pictures (%(default)s)"
+    )
+    command.add_argument("--vit", metavar="NAME", help="a ViT, by name or folder (default: embedded weights)")
+    command.add_argument(
+        "--llm", metavar="NAME", help="a language model, by name or folder (default: embedded weights)"
+    )
+    command.add_argument("--questions", action="store_true", help="the file must hold questions and answers")
+    command.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: a GPU if there is one)")
+    command.add_argument("--check-all", action="store_true", help="open every picture, not some thousands")
+    command.add_argument("--overwrite", action="store_true", help="replace a yaml that is there")
+    command.set_defaults(run=new_project)
+
+    command = commands.add_parser("demo", help="data, training and report on weights that come with pip packages")
+    command.add_argument("--video", action="store_true", help="clips instead of pictures: four ways to join frames")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="everything's folder (default: outputs/demo or outputs/demo_video)"
+    )
+    command.add_argument("--arms", metavar="A,B", help="with --video, which of the ways (default: all)")
+    command.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="with --video (default: the faster one)"
+    )
+    command.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override the yaml")
+    command.set_defaults(run=demo)
 
     command = commands.add_parser("report", help="write report.html and report.json of a finished run")
     command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output folder")
@@ -94,17 +141,16 @@ def launch(args: argparse.Namespace) -> int:
 def caption(args: argparse.Namespace) -> int:
     """Print ``path: caption`` for every picture."""
 
-    def describe(model: Any, image: Tensor) -> list[str]:
-        samples = {"image": image} if args.prompt is None else {"image": image, "prompt": args.prompt}
+    def describe(model: Any, samples: dict[str, Any]) -> list[str]:
         return model.generate(
-            samples,
+            samples if args.prompt is None else {**samples, "prompt": args.prompt},
             use_nucleus_sampling=args.nucleus,
             num_beams=args.num_beams,
             max_length=args.max_length,
             num_captions=args.num_captions,
         )
 
-    return _for_each_picture(args, "captions", describe)
+    return _for_each_file(args, "captions", describe)
 
 
 def answer(args: argparse.Namespace) -> int:
@@ -112,11 +158,11 @@ def answer(args: argparse.Namespace) -> int:
     if "{}" not in args.prompt:
         raise ConfigError(f"--prompt {args.prompt!r} has no {{}} where the question goes")
 
-    def describe(model: Any, image: Tensor) -> list[str]:
-        samples = {"image": image, "text_input": [args.question]}
+    def describe(model: Any, samples: dict[str, Any]) -> list[str]:
+        samples = {**samples, "text_input": [args.question]}
         return model.predict_answers(samples, num_beams=args.num_beams, max_len=args.max_length, prompt=args.prompt)
 
-    return _for_each_picture(args, "answers", describe)
+    return _for_each_file(args, "answers", describe)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -142,16 +188,81 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def report(args: argparse.Namespace) -> int:
-    """Write the report of a run and print its main figures."""
-    _quiet()
-    from lavis_evlgen.reports.demo import write_report
+def write_shards(args: argparse.Namespace) -> int:
+    """Pack pictures into shards; a repeated call goes on where the last one was killed."""
+    from lavis_evlgen.datasets import shard_writer
 
-    found = write_report(args.run_dir, args.out, args.command)
+    images, data = (path and path.expanduser() for path in (args.images, args.data))
+    entries = shard_writer.entries_of(images, data, args.caption_key)
+    options = {name: getattr(args, name) for name in ("size", "caption_key", "shuffle", "overwrite")}
+    written = shard_writer.write_shards(entries, args.out, **options)
+    before = f" ({written.kept} of them from before)" if written.kept else ""
+    print(f"{written.pictures} pictures in {written.shards} shards{before}: {written.pattern}")
+    if written.left_out:
+        first = written.left_out[0]
+        print(f"{len(written.left_out)} pictures were left out, for example {first['image']}: {first['reason']}")
+        print(f"all of them: {written.left_out_path}")
+    return 1 if written.left_out else 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Run a demo, or go on with it, and print its main figures."""
+    _quiet()
+    from lavis_evlgen import demos
+
+    out = args.out or Path("outputs", "demo_video" if args.video else "demo")
+    if args.video:
+        arms = args.arms.split(",") if args.arms else tuple(demos.ARMS)
+        demos.video_demo(out, arms, args.precision, args.options)
+    else:
+        demos.picture_demo(out, args.options)
+    return _tell(out)
+
+
+def new_project(args: argparse.Namespace) -> int:
+    """Write a configuration for somebody's own data, and what was found in it."""
+    _quiet()
+    from lavis_evlgen.new_project import new_project as write_project
+
+    write_project(
+        args.data,
+        args.images,
+        args.out,
+        val=args.val,
+        val_share=args.val_share,
+        vit=args.vit,
+        llm=args.llm,
+        questions=args.questions,
+        device=args.device,
+        decode_all=args.check_all,
+        overwrite=args.overwrite,
+    )
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write the report of a run, or of a comparison of runs, and print its main figures."""
+    _quiet()
+    from lavis_evlgen.reports.arms import holds_arms
+    from lavis_evlgen.reports.demo import write_report
+    from lavis_evlgen.reports.video_demo import write_video_report
+
+    write = write_video_report if holds_arms(args.run_dir) else write_report
+    write(args.run_dir, args.out, args.command)
+    return _tell(args.out or args.run_dir)
+
+
+def _tell(folder: Path) -> int:
+    """Print the main figures of a report."""
+    found = json.loads((folder / "report.json").read_text("utf-8"))
+    for name, arm in found.get("arms", {}).items():
+        for split, scores in arm["splits"].items():
+            values = [f"{key} {scores[key]:.3f}" for key in ("order_accuracy", "exact_match", "cider")]
+            print(f"{name}, {split}: {', '.join(values)}")
     for name in ("named_right", "named_right_unseen", "exact_match", "cider", "held_out_loss", "shuffled_loss"):
-        if found[name] is not None:
+        if found.get(name) is not None:
             print(f"{name}: {found[name]:.3f}")
-    print((args.out or args.run_dir) / "report.html")
+    print(folder / "report.html")
     return 0
 
 
@@ -194,20 +305,34 @@ def _from_checkpoint(path: str) -> tuple[Any, Processor]:
     return model, registry.get_processor_class(processor.name).from_config(processor)
 
 
-def _for_each_picture(args: argparse.Namespace, key: str, describe: Callable[[Any, Tensor], list[str]]) -> int:
-    """Print what `describe` says of each picture; a picture that cannot be read is told and the others go on."""
+def _read(model: Any, process: Processor, path: str) -> Any:
+    """The batch of one that a model takes of a picture's file, or a video model of a clip's; else a BadSample."""
     from lavis_evlgen.datasets.bad_samples import BadSample, read_picture
+
+    if getattr(model, "temporal", None) is None:
+        picture = read_picture(path)
+        return picture if isinstance(picture, BadSample) else {"image": process(picture)[None]}
+    try:
+        return {"video": process(path)[None]}
+    except DataError as error:
+        return BadSample(path, str(error))
+
+
+def _for_each_file(args: argparse.Namespace, key: str, describe: Callable[[Any, dict[str, Any]], list[str]]) -> int:
+    """Print what `describe` says of each picture or clip; one that cannot be read is told and the others go on."""
+    from lavis_evlgen.datasets.bad_samples import BadSample
+    from lavis_evlgen.runners.samples import to_device
 
     model, process, device = load(args)
     unreadable = 0
     for path in args.images:
-        picture = read_picture(path)
-        if isinstance(picture, BadSample):
+        samples = _read(model, process, path)
+        if isinstance(samples, BadSample):
             unreadable += 1
-            result: dict[str, Any] = {"error": picture.reason}
-            lines = [f"error: {picture.reason}"]
+            result: dict[str, Any] = {"error": samples.reason}
+            lines = [f"error: {samples.reason}"]
         else:
-            lines = describe(model, process(picture)[None].to(device))
+            lines = describe(model, to_device(samples, device))
             result = {key: lines}
         if args.json:
             lines = []

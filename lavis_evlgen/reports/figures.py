@@ -52,9 +52,9 @@ def figures(run: RunFiles, model: torch.nn.Module, command: str | None = None) -
         "unseen_split": run.unseen_split,
         "splits": run.scores,
         "command": command,
-        "config": {key: value for part in CONFIG_KEYS for key, value in _chosen(run, part).items()},
+        "config": {key: value for part in CONFIG_KEYS for key, value in chosen(run, part).items()},
         "versions": versions(),
-        "machine": _machine(),
+        "machine": machine(),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
@@ -68,13 +68,13 @@ def _scores(run: RunFiles) -> dict[str, float | None]:
     return found | {f"{ours}_unseen": unseen.get(name) for ours, name in names.items()}
 
 
-def _chosen(run: RunFiles, part: str) -> dict[str, Any]:
+def chosen(run: RunFiles, part: str) -> dict[str, Any]:
     values = OmegaConf.to_container(run.config[part], resolve=True)
     assert isinstance(values, dict)
     return {key: values[key] for key in CONFIG_KEYS[part].split() if values.get(key) not in (None, "")}
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """Where the report was written, by default the machine of the run."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

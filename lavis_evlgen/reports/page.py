@@ -12,10 +12,11 @@ from PIL import Image
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fafaf8; --card: #fff; --text: #1c1d20; --soft: #63666d; --line: #e3e3de;
-  --accent: #2f6fed; --good: #0b7a4b; --bad: #c2370b; --curve-0: #2f6fed; --curve-1: #d9480f; --curve-2: #0b8a5f; }
+  --accent: #2f6fed; --good: #0b7a4b; --bad: #c2370b; --curve-0: #2f6fed; --curve-1: #d9480f; --curve-2: #0b8a5f;
+  --curve-3: #8b5cf6; }
 @media (prefers-color-scheme: dark) { :root { --ground: #141518; --card: #1d1f23; --text: #ececec; --soft: #a0a4ad;
   --line: #33363d; --accent: #7ba7ff; --good: #4fd39a; --bad: #ff8a5c;
-  --curve-0: #7ba7ff; --curve-1: #ff9a66; --curve-2: #4fd39a; } }
+  --curve-0: #7ba7ff; --curve-1: #ff9a66; --curve-2: #4fd39a; --curve-3: #b79cff; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 32px 18px 64px; }
@@ -35,6 +36,9 @@ figure img { display: block; width: 100%; }
 figcaption { padding: 10px 12px 12px; font-size: .84rem; line-height: 1.4; }
 figcaption strong { display: block; color: var(--text); font-size: .95rem; font-weight: 600; }
 figcaption ul { margin: 6px 0 0; padding-left: 16px; }
+.clips { display: grid; gap: 14px; margin: 16px 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
+.clips ul { list-style: none; padding: 0; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 .maps { display: grid; gap: 14px; grid-template-columns: repeat(3, minmax(0, 1fr)); margin: 14px 0; }
 .maps figcaption { padding: 6px 10px; }

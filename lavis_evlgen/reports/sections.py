@@ -40,17 +40,17 @@ def summary(run: RunFiles, found: dict[str, Any]) -> str:
         f"{run.images_per_step} pictures"
     )
     if found["train_seconds"]:
-        text += f", {_duration(found['train_seconds'])} on {found['machine']['cores']} cores"
+        text += f", {duration(found['train_seconds'])} on {found['machine']['cores']} cores"
     return f"<p class=soft>{escape(text)}.</p>"
 
 
 def headline(found: dict[str, Any]) -> str:
     """The figures that matter most, as far as the run has them."""
     values = [
-        (_share(found["named_right"]), "of new pictures: the thing is named right"),
-        (_share(found["named_right_unseen"]), "of things never trained on: named right"),
-        (_share(found["exact_match"]), "of captions equal a reference word for word"),
-        (_number(found["cider"]), "CIDEr (0 to 10)"),
+        (share(found["named_right"]), "of new pictures: the thing is named right"),
+        (share(found["named_right_unseen"]), "of things never trained on: named right"),
+        (share(found["exact_match"]), "of captions equal a reference word for word"),
+        (number(found["cider"]), "CIDEr (0 to 10)"),
     ]
     if found["held_out_loss"] is not None:
         gap = found["shuffled_loss"] - found["held_out_loss"]
@@ -109,7 +109,7 @@ def all_scores(run: RunFiles) -> str:
     )
     rows = []
     for name in names:
-        written = _share if name.endswith(("_right", "exact_match")) else _number
+        written = share if name.endswith(("_right", "exact_match")) else number
         rows.append([name.replace("_", " "), *(written(run.scores[split].get(name)) for split in splits)])
     rows.append(["pictures", *(str(run.scores[split].get("captions", "")) for split in splits)])
     return page.section("All scores", "", page.table(["", *(split.replace("_", " ") for split in splits)], rows))
@@ -161,7 +161,7 @@ def attribution(run: RunFiles) -> str:
     used = {model.get(key) for key in ("vit_model", "llm_model", "bert_model")}
     lines = [f"{name}: {licence}." for key, (name, licence) in EMBEDDED.items() if key in used]
     for config in run.config.datasets.values():
-        notice = Path(str(config.get("images") or ""), "ATTRIBUTION.txt")
+        notice = Path(str(config.get("images") or config.get("videos") or ""), "ATTRIBUTION.txt")
         if notice.is_file():
             lines += notice.read_text(encoding="utf-8").split("\n\n")
     return "<footer>" + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</footer>" if lines else ""
@@ -176,15 +176,15 @@ def _example(example: Example) -> str:
     return page.figure(picture, f"{caption}<ul>{references}</ul>", example.caption)
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f} %"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
