@@ -3,7 +3,7 @@ BIN := .venv/bin
 # waiting threads sleep instead of spinning: on a busy machine spinning stalls steps for seconds
 RUN := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m torch.distributed.run --nproc_per_node=1
 
-.PHONY: setup demo demo-long demo-vqa test test-slow lint clean
+.PHONY: setup demo demo-long demo-video demo-vqa test test-slow lint clean
 
 setup: .venv/.installed
 
@@ -25,6 +25,10 @@ demo-long: setup
 	$(BIN)/python -m lavis_evlgen.embedded --out outputs/demo_long/data --things 300 --train 3600 --val 120 --test 300 --unseen 90 --unseen-things 30 --two-things 0.25
 	$(RUN) lavis/train.py --cfg-path projects/demo/train_long.yaml
 	$(BIN)/python -m lavis_evlgen.cli report outputs/demo_long
+
+# clips of episodes and their reverses: half an hour on two cores
+demo-video: setup
+	$(BIN)/python -m lavis_evlgen.cli demo --video
 
 # questions about shapes and colours (easy-vqa): about half an hour on two cores
 demo-vqa: setup

@@ -11,6 +11,7 @@ from PIL import Image
 from reports.finished_run import make_data, write_config
 
 from lavis_evlgen import cli
+from lavis_evlgen.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_a_model_type_with_a_checkpoint(run, monkeypatch):
 
     def load(name, model_type, device, **overrides):
         seen.update(name=name, model_type=model_type, **overrides)
-        raise cli.DataError("seen")
+        raise DataError("seen")
 
     monkeypatch.setattr("lavis_evlgen.loading.load_model_and_preprocess", load)
     run("caption", "--model", "evlgen_opt", "--model-type", "caption_coco_opt2.7b", *MODEL, *PICTURES)

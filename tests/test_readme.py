@@ -33,7 +33,8 @@ def test_commands_are_ones_that_exist():
         if words[:1] == ["make"]:
             assert f"\n{words[1]}:" in makefile
         elif "lavis_evlgen.cli" in words:
-            parser.parse_args(words[words.index("lavis_evlgen.cli") + 1 :])
+            args, rest = parser.parse_known_args(words[words.index("lavis_evlgen.cli") + 1 :])
+            assert not rest or args.passes_on, line
         elif "--cfg-path" in words and words[words.index("--cfg-path") + 1] != "my.yaml":
             verb = next(word for word in words if word.startswith("lavis/"))
             args = launch.parse_args(words[words.index("--cfg-path") :], evaluate="evaluate" in verb)

@@ -8,7 +8,7 @@ import video_files as video
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
-from lavis_evlgen import launch
+from lavis_evlgen import cli, launch
 
 # the keys and values of the official MSR-VTT file, but for lengths that a test can wait for
 OFFICIAL = """
@@ -99,8 +99,8 @@ def tiny_options(tiny_config):
     ]
 
 
-def test_an_official_file_runs(workplace, tiny_config, parity_dir):
-    """With the official image checkpoint, as the authors started."""
+def test_an_official_file_runs(workplace, tiny_config, parity_dir, capsys):
+    """With the official image checkpoint, as the authors started; what it made captions clips on the command line."""
     (workplace / "official.yaml").write_text(OFFICIAL)
     options = [*tiny_options(tiny_config), f"model.pretrained={parity_dir.absolute() / 'liptome_opt.pth'}"]
     metrics = launch.start(["--cfg-path", "official.yaml", "--options", *options], evaluate=False)
@@ -109,6 +109,12 @@ def test_an_official_file_runs(workplace, tiny_config, parity_dir):
     saved = torch.load(folder / "checkpoint_4.pth", weights_only=True)["model"]
     assert saved["temporal.blocks.0.alpha"] != 0  # has trained
     assert not any(name.startswith(("vision.", "language.")) for name in saved)
+    capsys.readouterr()
+    files = ["msrvtt/videos/video3.mp4", "msrvtt/videos/video9.mp4"]
+    assert cli.main(["caption", "--checkpoint", str(folder / "checkpoint_4.pth"), "--device", "cpu", *files]) == 1
+    captioned, missing = capsys.readouterr().out.splitlines()
+    assert captioned.startswith(f"{files[0]}: ") and not captioned.startswith(f"{files[0]}: error")
+    assert missing == f"{files[1]}: error: no such file"
 
 
 FILES = [

@@ -25,6 +25,30 @@ def frames_of(processor: Any) -> int | None:
     return frames if frames is not None and frames < sys.maxsize else None
 
 
+def process_clip(processor: Any, path: Path) -> Tensor | BadSample:
+    """What a video processor makes of a file, with exactly T frames, or what is wrong with the file.
+
+    LAVIS's processors give fewer frames of short clips, and one more or less of some T: frames are repeated, or left
+    out, evenly.
+
+    Raises:
+        ConfigError: the processor cannot work as it is configured.
+    """
+    reason = unreadable(path)
+    if reason:
+        return BadSample(str(path), reason)
+    try:
+        clip = processor(str(path))
+    except ConfigError:
+        raise
+    except Exception as error:  # LAVIS's processors let through whatever decord raises, of a dozen kinds
+        return BadSample(str(path), message(error))
+    if clip.shape[1] == 0:
+        return BadSample(str(path), "the processor chose no frame of it")
+    count = frames_of(processor)
+    return clip if count in (None, clip.shape[1]) else clip[:, torch.tensor(spread(clip.shape[1], count))]
+
+
 class Clips(CaptionedFiles):
     """Items show a clip [3, T, H, W] as the processor, which is called with its path, makes it.
 
@@ -56,30 +80,8 @@ class Clips(CaptionedFiles):
 
     def _visual(self, index: int) -> dict[str, Any] | BadSample:
         path = self.file(self.record(index))
-        reason = unreadable(path)
-        if reason:
-            return BadSample(str(path), reason)
-        if self.vis_processor is None:
-            return {"video": str(path)}
-        try:
-            clip = self.vis_processor(str(path))
-        except ConfigError:
-            raise
-        except Exception as error:  # LAVIS's processors let through whatever decord raises, of a dozen kinds
-            return BadSample(str(path), message(error))
-        if isinstance(clip, Tensor) and clip.shape[1] == 0:
-            return BadSample(str(path), "the processor chose no frame of it")
-        return {"video": self._complete(clip)}
-
-    def _complete(self, clip: Any) -> Any:
-        """The clip with exactly T frames: LAVIS's processors give fewer of short clips, and one more or less of some T.
-
-        Frames are repeated, or left out, evenly.
-        """
-        count = frames_of(self.vis_processor)
-        if not isinstance(clip, Tensor) or count is None or clip.shape[1] == count:
-            return clip
-        return clip[:, torch.tensor(spread(clip.shape[1], count))]
+        clip = process_clip(self.vis_processor, path) if self.vis_processor else str(path)
+        return clip if isinstance(clip, BadSample) else {"video": clip}
 
 
 class VideoCaptionDataset(CaptionItems, Clips):

@@ -1,0 +1,236 @@
+"""What the commands of the command line do; each takes its parsed arguments and gives an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lavis_evlgen.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Processor = Callable[[Any], "Tensor"]  # a PIL picture to [3, H, W], or the path of a clip to [3, T, H, W]
+
+
+def launch(args: argparse.Namespace) -> int:
+    """Train or evaluate; the arguments are those of ``lavis_evlgen.train``."""
+    from lavis_evlgen import launch as launcher
+
+    return launcher.main(args.rest, evaluate=args.evaluate)
+
+
+def caption(args: argparse.Namespace) -> int:
+    """Print ``path: caption`` for every picture."""
+
+    def describe(model: Any, samples: dict[str, Any]) -> list[str]:
+        return model.generate(
+            samples if args.prompt is None else {**samples, "prompt": args.prompt},
+            use_nucleus_sampling=args.nucleus,
+            num_beams=args.num_beams,
+            max_length=args.max_length,
+            num_captions=args.num_captions,
+        )
+
+    return _for_each_file(args, "captions", describe)
+
+
+def answer(args: argparse.Namespace) -> int:
+    """Print ``path: answer`` for every picture."""
+    if "{}" not in args.prompt:
+        raise ConfigError(f"--prompt {args.prompt!r} has no {{}} where the question goes")
+
+    def describe(model: Any, samples: dict[str, Any]) -> list[str]:
+        samples = {**samples, "text_input": [args.question]}
+        return model.predict_answers(samples, num_beams=args.num_beams, max_len=args.max_length, prompt=args.prompt)
+
+    return _for_each_file(args, "answers", describe)
+
+
+def show(args: argparse.Namespace) -> int:
+    """Draw the merged tokens over a picture, of the last layer or of every one."""
+    from lavis_evlgen.datasets.bad_samples import BadSample, read_picture
+    from lavis_evlgen.reports.token_map import draw_token_map, in_a_row, source_maps
+
+    picture = read_picture(args.image)
+    if isinstance(picture, BadSample):
+        raise DataError(str(picture))
+    model, process, device = load(args)
+    maps = source_maps(model, process(picture)[None].to(device), by_layer=args.layers)
+    shape = model.vision.grid, model.vision.num_prefix_tokens
+    drawn = [draw_token_map(picture, tokens, *shape) for (tokens,) in maps]
+    if args.layers:
+        drawn = [in_a_row(drawn, [f"layer {n}: {int(m.max()) + 1} tokens" for n, m in enumerate(maps, start=1)])]
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        drawn[0].save(args.out)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--out {args.out}: cannot be written ({error}); name a file such as map.png") from error
+    print(args.out)
+    return 0
+
+
+def write_shards(args: argparse.Namespace) -> int:
+    """Pack pictures into shards; a repeated call goes on where the last one was killed."""
+    from lavis_evlgen.datasets import shard_writer
+
+    images, data = (path and path.expanduser() for path in (args.images, args.data))
+    entries = shard_writer.entries_of(images, data, args.caption_key)
+    options = {name: getattr(args, name) for name in ("size", "caption_key", "shuffle", "overwrite")}
+    written = shard_writer.write_shards(entries, args.out, **options)
+    before = f" ({written.kept} of them from before)" if written.kept else ""
+    print(f"{written.pictures} pictures in {written.shards} shards{before}: {written.pattern}")
+    if written.left_out:
+        first = written.left_out[0]
+        print(f"{len(written.left_out)} pictures were left out, for example {first['image']}: {first['reason']}")
+        print(f"all of them: {written.left_out_path}")
+    return 1 if written.left_out else 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Run a demo, or go on with it, and print its main figures."""
+    _quiet()
+    from lavis_evlgen import demos
+
+    out = args.out or Path("outputs", "demo_video" if args.video else "demo")
+    if args.video:
+        arms = args.arms.split(",") if args.arms else tuple(demos.ARMS)
+        demos.video_demo(out, arms, args.precision, args.options)
+    else:
+        demos.picture_demo(out, args.options)
+    return _tell(out)
+
+
+def new_project(args: argparse.Namespace) -> int:
+    """Write a configuration for somebody's own data, and what was found in it."""
+    _quiet()
+    from lavis_evlgen.new_project import new_project as write_project
+
+    write_project(
+        args.data,
+        args.images,
+        args.out,
+        val=args.val,
+        val_share=args.val_share,
+        vit=args.vit,
+        llm=args.llm,
+        questions=args.questions,
+        device=args.device,
+        decode_all=args.check_all,
+        overwrite=args.overwrite,
+    )
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write the report of a run, or of a comparison of runs, and print its main figures."""
+    _quiet()
+    from lavis_evlgen.reports.arms import holds_arms
+    from lavis_evlgen.reports.demo import write_report
+    from lavis_evlgen.reports.video_demo import write_video_report
+
+    write = write_video_report if holds_arms(args.run_dir) else write_report
+    write(args.run_dir, args.out, args.command)
+    return _tell(args.out or args.run_dir)
+
+
+def _tell(folder: Path) -> int:
+    """Print the main figures of a report."""
+    found = json.loads((folder / "report.json").read_text("utf-8"))
+    for name, arm in found.get("arms", {}).items():
+        for split, scores in arm["splits"].items():
+            values = [f"{key} {scores[key]:.3f}" for key in ("order_accuracy", "exact_match", "cider")]
+            print(f"{name}, {split}: {', '.join(values)}")
+    for name in ("named_right", "named_right_unseen", "exact_match", "cider", "held_out_loss", "shuffled_loss"):
+        if found.get(name) is not None:
+            print(f"{name}: {found[name]:.3f}")
+    print(folder / "report.html")
+    return 0
+
+
+def load(args: argparse.Namespace) -> tuple[Any, Processor, Any]:
+    """The model that the options name, its picture processor, and its device."""
+    _quiet()
+    import torch
+
+    from lavis_evlgen.loading import load_model_and_preprocess
+    from lavis_evlgen.runners.distributed import usable_device
+
+    try:
+        device = usable_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"--device {args.device}: torch knows no such device; use cpu, cuda or cuda:N") from error
+    if args.checkpoint and not args.model:
+        model, process = _from_checkpoint(args.checkpoint)
+        model = model.float() if device.type == "cpu" else model
+        return model.to(device).eval(), process, device
+    weights = {"pretrained": args.checkpoint, "load_finetuned": False} if args.checkpoint else {}
+    model, processors, _ = load_model_and_preprocess(args.model or "evlgen", args.model_type, device=device, **weights)
+    return model, processors["eval"], device
+
+
+def _from_checkpoint(path: str) -> tuple[Any, Processor]:
+    """Model and picture processor by the configuration that our checkpoints carry."""
+    from lavis.common.registry import registry
+    from omegaconf import OmegaConf
+
+    from lavis_evlgen.models.checkpoints import read_file
+
+    config = OmegaConf.create(read_file(path, "--checkpoint").get("config") or {})
+    if "model" not in config:
+        raise ConfigError(f"--checkpoint {path} does not say of which model it is: add --model and --model-type")
+    config.model.merge_with({"load_pretrained": False, "load_finetuned": False})
+    model = registry.get_model_class(config.model.arch).from_config(config.model)
+    model.load_checkpoint(path)
+    used = [data.vis_processor for data in config.get("datasets", {}).values() if data.get("vis_processor")]
+    processor = (used or [config.preprocess.vis_processor])[0].eval
+    return model, registry.get_processor_class(processor.name).from_config(processor)
+
+
+def _read(model: Any, process: Processor, path: str) -> Any:
+    """The batch of one that a model takes of a picture's file, or a video model of a clip's; else a BadSample."""
+    from lavis_evlgen.datasets.bad_samples import BadSample, read_picture
+    from lavis_evlgen.datasets.video_text import process_clip
+
+    if getattr(model, "temporal", None) is None:
+        picture = read_picture(path)
+        return picture if isinstance(picture, BadSample) else {"image": process(picture)[None]}
+    clip = process_clip(process, Path(path))
+    return clip if isinstance(clip, BadSample) else {"video": clip[None]}
+
+
+def _for_each_file(args: argparse.Namespace, key: str, describe: Callable[[Any, dict[str, Any]], list[str]]) -> int:
+    """Print what `describe` says of each picture or clip; one that cannot be read is told and the others go on."""
+    from lavis_evlgen.datasets.bad_samples import BadSample
+    from lavis_evlgen.runners.samples import to_device
+
+    model, process, device = load(args)
+    unreadable = 0
+    for path in args.images:
+        samples = _read(model, process, path)
+        if isinstance(samples, BadSample):
+            unreadable += 1
+            result: dict[str, Any] = {"error": samples.reason}
+            lines = [f"error: {samples.reason}"]
+        else:
+            lines = describe(model, to_device(samples, device))
+            result = {key: lines}
+        if args.json:
+            lines = []
+            print(json.dumps({"image": path, **result}, ensure_ascii=False), flush=True)
+        for line in lines:
+            print(f"{path}: {line}", flush=True)
+    return 1 if unreadable else 0
+
+
+def _quiet() -> None:
+    """Leave out the warnings of the libraries below, which no user of these commands can act on."""
+    warnings.filterwarnings("ignore")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
