@@ -89,12 +89,12 @@ def workplace(tmp_path, monkeypatch):
     torch.set_num_threads(1)
 
 
-def tiny_options(tiny_config):
-    tiny = tiny_config("video_opt")
+def tiny_options(tiny_config, kind="video_opt"):
+    tiny = tiny_config(kind)
     return [
         *(f"model.vit_config.{key}={value}" for key, value in tiny["vit_config"].items()),
         *(f"model.connector_config.{key}={value}" for key, value in tiny["connector_config"].items()),
-        *(f"model.{key}={tiny[key]}" for key in ("vit_model", "image_size", "opt_model")),
+        *(f"model.{key}={tiny[key]}" for key in tiny if key in ("vit_model", "image_size", "opt_model", "llm_model")),
         "model.bert_model=null",
     ]
 
@@ -126,18 +126,23 @@ FILES = [
     "pretrain_webvid_opt2.7b",
     "caption_msrvtt_opt_eval",
     "caption_msvd_opt_eval",
+    "msrvtt_zeroshot_opt_eval",
+    "msrvtt_zeroshot_vicuna_eval",
+    "msvd_zeroshot_opt_eval",
+    "msvd_zeroshot_vicuna_eval",
 ]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_project_files_run(workplace, tiny_config, request, name):
-    """Trained ones for three steps, from the weights of an image model; others evaluate a video model's weights."""
+    """Three steps of training from an image model's weights, or evaluation of a video model's or an image model's."""
     path = request.config.rootpath / "projects/evlgen_video" / f"{name}.yaml"
     config = OmegaConf.load(path)
     (data,) = config.datasets
-    options = tiny_options(tiny_config)
-    options += ["model.num_layers=2", "model.tome_r=4"]
-    kind = "video_opt" if config.run.evaluate else "opt"
+    kind = "video" if "vicuna" in name else "video_opt"
+    options = [*tiny_options(tiny_config, kind), "model.num_layers=2", "model.tome_r=4"]
+    if not config.run.evaluate or "zeroshot" in name:
+        kind = "vicuna" if kind == "video" else "opt"  # an image model's weights
     torch.save({"model": weights_of(tiny_config, kind)}, workplace / "start.pth")
     options += [f"model.pretrained={workplace / 'start.pth'}"]
     options += [f"datasets.{data}.vis_processor.{split}.image_size=56" for split in config.datasets[data].vis_processor]
@@ -154,6 +159,6 @@ def test_project_files_run(workplace, tiny_config, request, name):
 
 def weights_of(tiny_config, kind):
     torch.manual_seed(0)
-    name = "evlgen_video" if kind == "video_opt" else "evlgen_opt"
+    name = "evlgen_video" if kind.startswith("video") else f"evlgen_{kind}"
     config = tiny_config(kind, num_layers=2, tome_r=4)
     return registry.get_model_class(name).from_config(OmegaConf.create(config)).trainable_state_dict()

@@ -11,11 +11,10 @@ from typing import Any
 from lavis.common.registry import registry
 
 from lavis_evlgen.errors import DataError
-from lavis_evlgen.reports.order import order_scores
+from lavis_evlgen.reports.order import order_scores, tested_splits
 from lavis_evlgen.reports.run_files import RunFiles
 
 ARM_FILE = "arm.json"  # what the demo notes of an arm that is done: {"arm": name, "peak_memory_gib": number}
-SHARES = ("order_accuracy", "exact_match", "named_right", "verb_right")
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Arm:
         return {
             "temporal": model.get("temporal"),
             "time_embedding": bool(model.get("time_embedding")),
+            "centered": bool(model.get("centered")),
             "steps": run.steps,
             "train_seconds": run.train_seconds,
             "seconds_per_step": round(run.train_seconds / run.steps, 3) if run.train_seconds and run.steps else None,
@@ -67,8 +67,8 @@ class Arm:
                 by_mission.setdefault(record.extras["mission"], []).append(right[record.image_id])
         return {
             "clips": scores.get("captions"),
-            "order_accuracy": mean(right.values()) if right else None,
-            "order_by_mission": {mission: mean(found) for mission, found in by_mission.items()},
+            "order_accuracy": float(mean(right.values())) if right else None,
+            "order_by_mission": {mission: float(mean(found)) for mission, found in by_mission.items()},
             "cider": scores.get("CIDEr"),
             **{name: scores.get(name) for name in ("exact_match", "named_right", "verb_right")},
         }
@@ -92,11 +92,11 @@ def holds_arms(folder: str | Path) -> bool:
 
 
 def shared_datasets(arms: list[Arm]) -> dict[str, Any]:
-    """The data sets, by split, that all arms were evaluated on, as the first arm's configuration builds them."""
-    splits = set.intersection(*(set(arm.run.scores) & set(arm.order["right"]) for arm in arms))
+    """The data sets, by split, that all arms were tested on, as the first arm's configuration builds them."""
+    splits = set.intersection(*(set(tested_splits(arm.run)) & set(arm.order["right"]) for arm in arms))
     found: dict[str, Any] = {}
     for name, config in arms[0].run.config.datasets.items():
         built = registry.get_builder_class(name)(config).build_datasets()
         found |= {split: dataset for split, dataset in built.items() if split in splits}
-    # as evaluated: known things first
-    return {split: found[split] for split in arms[0].run.scores if split in found}
+    # in the configuration's order: known things first
+    return {split: found[split] for split in tested_splits(arms[0].run) if split in found}

@@ -10,9 +10,10 @@ from html import escape
 Points = Sequence[tuple[float, float]]
 
 # the page may set --curve-0 … and the current colour; these are the colours without it
-CURVE_COLOURS = ("#2f6fed", "#d9480f", "#0b8a5f", "#8b5cf6")
+CURVE_COLOURS = ("#2f6fed", "#d9480f", "#0b8a5f", "#8b5cf6", "#a16207")
 WIDTH, HEIGHT = 520, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 46
+LEGEND_LINE = 18
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ def line_chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
     x_scale = (WIDTH - LEFT - RIGHT) / x_ticks[-1]
     y_scale = (HEIGHT - TOP - BOTTOM) / y_ticks[-1]
     floor = HEIGHT - BOTTOM
+    legend, below = _legend(curves)
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-family="inherit" font-size="13" fill="currentColor">',
+        f'<svg viewBox="0 {-below} {WIDTH} {HEIGHT + below}" role="img" font-family="inherit" font-size="13" '
+        'fill="currentColor">',
         f"<title>{escape(y_label)} over {escape(x_label)}</title>",
     ]
     for y in y_ticks:
@@ -48,7 +51,7 @@ def line_chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
     for number, curve in enumerate(curves):
         path = " ".join(f"{LEFT + x * x_scale:.1f},{floor - y * y_scale:.1f}" for x, y in curve.points)
         parts.append(f'<polyline points="{path}" fill="none" stroke-linejoin="round" {_stroke(number, curve)}/>')
-    return "".join([*parts, *_legend(curves), "</svg>"])
+    return "".join([*parts, *legend, "</svg>"])
 
 
 def averaged(points: Points, most: int = 80) -> list[tuple[float, float]]:
@@ -68,13 +71,21 @@ def round_ticks(largest: float, about: int = 5) -> list[float]:
     return [round(number * step, 10) for number in range(math.ceil(largest / step - 1e-9) + 1)]
 
 
-def _legend(curves: Sequence[Curve]) -> list[str]:
-    parts, left = [], float(LEFT)
-    for number, curve in enumerate(curves):
-        parts.append(_line(left, 14, left + 20, 14, _stroke(number, curve)))
-        parts.append(_text(left + 26, 18, curve.name, "start"))
-        left += 46 + 6.7 * len(curve.name)
-    return parts
+def _legend(curves: Sequence[Curve]) -> tuple[list[str], int]:
+    """The curves' names above the chart, and how much higher the picture gets by lines beyond the first."""
+    places, left, line = [], float(LEFT), 0
+    for curve in curves:
+        width = 46 + 6.7 * len(curve.name)
+        if left > LEFT and left + width - 20 > WIDTH:
+            left, line = float(LEFT), line + 1
+        places.append((left, line))
+        left += width
+    parts = []
+    for number, (curve, (left, at)) in enumerate(zip(curves, places, strict=True)):
+        top = 14 - LEGEND_LINE * (line - at)
+        parts.append(_line(left, top, left + 20, top, _stroke(number, curve)))
+        parts.append(_text(left + 26, top + 4, curve.name, "start"))
+    return parts, LEGEND_LINE * line
 
 
 def _stroke(number: int, curve: Curve) -> str:

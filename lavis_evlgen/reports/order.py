@@ -22,7 +22,7 @@ MIRROR_KEY = "mirror_caption"
 
 
 def order_scores(run: RunFiles) -> dict[str, Any]:
-    """Forced choices of a finished run on its evaluated splits, kept in its order.json once they are made.
+    """Forced choices of a finished run on its test splits, kept in its order.json once they are made.
 
     Of every clip whose record has a ``mirror_caption`` (the caption of its reverse), the choice is right when its own
     caption is more likely to the model (all its tokens, the end token among them). A model that does not see order
@@ -51,15 +51,20 @@ def order_scores(run: RunFiles) -> dict[str, Any]:
     }
     for name, config in run.config.datasets.items():
         for split, dataset in registry.get_builder_class(name)(config).build_datasets().items():
-            if split in run.scores and any(MIRROR_KEY in record.extras for record in dataset.records):
+            if split in tested_splits(run) and any(MIRROR_KEY in record.extras for record in dataset.records):
                 with torch.no_grad(), autocast(torch.device("cpu"), settings.precision_on("cpu")):
                     choices = list(_choices(model, dataset, settings.batch_size_eval))
                 found["right"][split] = {image_id: right for image_id, right, _ in choices}
                 found["tokens_out"] = choices[0][2]
     if not found["right"]:
-        raise DataError(f"{run.folder}: no clip of {', '.join(run.scores)} has a {MIRROR_KEY} in its record")
+        raise DataError(f"{run.folder}: no clip of {', '.join(tested_splits(run))} has a {MIRROR_KEY} in its record")
     file.write_text(json.dumps(found, indent=0) + "\n", "utf-8")
     return found
+
+
+def tested_splits(run: RunFiles) -> list[str]:
+    """The evaluated splits of run.test_splits, which chose nothing about the run; all evaluated ones without any."""
+    return [split for split in run.config.run.get("test_splits") or [] if split in run.scores] or list(run.scores)
 
 
 def likelihoods(model: Any, soft_prompt: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:

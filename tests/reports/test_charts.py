@@ -78,3 +78,15 @@ def test_page_escapes_what_comes_from_data():
 def test_figures_carry_their_picture():
     html = figure(Image.new("RGBA", (4, 4)), "<b>said</b>", 'a "b"')
     assert 'src="data:image/jpeg;base64,' in html and "<b>said</b>" in html and "a &quot;b&quot;" in html
+
+
+def test_a_long_legend_goes_on_above_and_stays_within_the_picture():
+    names = ["contextualizer", "time embedding", "centered time embedding", "mean", "concat"]
+    svg = line_chart([Curve(name, [(0, 1), (10, 2)]) for name in names], "steps", "loss")
+    root = ElementTree.fromstring(svg)
+    assert root.get("viewBox") == f"0 -18 {WIDTH} {HEIGHT + 18}"
+    assert line_chart([Curve("mean", [(0, 1)])], "x", "y").startswith(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}"')
+    places = {text.text: (float(text.get("x")), float(text.get("y"))) for text in root if text.text in names}
+    assert [places[name][1] for name in names] == [0, 0, 0, 18, 18]
+    assert all(x + 6.7 * len(name) <= WIDTH for name, (x, _) in places.items())
+    assert len(set(re.findall(r"--curve-\d,(#\w+)", svg))) == 5
