@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from peak_memory import PeakMemory
 from transformers import Dinov2Config, Dinov2Model
 
 from lavis_evlgen.models.temporal import Contextualizer
 from lavis_evlgen.models.vision import HuggingFaceTower
 from lavis_evlgen.models.vit_blocks import checkpoint_blocks
+from lavis_evlgen.peak_memory import PeakMemory
 
 
 def vit(image_size: int) -> HuggingFaceTower:

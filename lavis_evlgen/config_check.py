@@ -28,7 +28,7 @@ DATASET_KEYS = frozenset(
     {"type", "data_type", "dataset_card", "build_info", "vis_processor", "text_processor", "kw_processor"}
 )
 STORAGE_KEYS = frozenset({"storage", "url", "md5"})
-FREE_BELOW = ("annotations",)  # names of splits
+FREE_BELOW = ("annotations", "vit_config", "bert_config")  # names of splits, or checked where they are used
 _CONFIG_NAME = r"(?<![\w.])(?:self\.)?(?:cfg|config|run_cfg|model_config|cfg\.run_cfg)"
 _READ = re.compile(
     _CONFIG_NAME
@@ -66,7 +66,8 @@ def _model_problems(section: dict[str, Any]) -> list[str]:
     if known is not None:
         known = {*known, *MODEL_KEYS}
         return [f"model.{key} is unknown{nearest(key, known)}" for key in section if str(key) not in known]
-    return _unknown(section, defaults, _keys_read(model) | MODEL_KEYS, "model")
+    added: frozenset[str] = getattr(model, "EXTRA_CONFIG_KEYS", frozenset())  # to those that LAVIS's class reads
+    return _unknown(section, defaults, _keys_read(model) | MODEL_KEYS | added, "model")
 
 
 def _dataset_problems(name: str, section: dict[str, Any]) -> list[str]:
