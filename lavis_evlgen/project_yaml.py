@@ -100,7 +100,7 @@ class Project:
             f"  llm_precision: {precision}",
             *(['  llm_end: "\\n"'] if self.llm is None else []),
             "  bert_model: embedded:minilm  # the connector's start; bert-base-uncased is the paper's, with tome_r: 19",
-            "  tome_r: 38  # tokens merged in each of its 6 layers: 257 become 29",
+            "  tome_r: 40  # tokens merged in each of its 6 layers: 257 become 29",
             text_length,
         ]
 

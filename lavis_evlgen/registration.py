@@ -7,6 +7,8 @@ import warnings
 
 _REGISTERING_MODULES = (
     "models.zoo",
+    "models.elip_albef",
+    "models.elip_blip",
     "datasets.builders",
     "datasets.caption_builders",
     "datasets.question_builders",
@@ -14,6 +16,7 @@ _REGISTERING_MODULES = (
     "processors.image",
     "processors.video",
     "tasks.captioning",
+    "tasks.loss_parts",
     "tasks.question_answering",
     "tasks.self_critical",
     "runners.runner_evlgen",

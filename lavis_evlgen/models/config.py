@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from lavis_evlgen.errors import ConfigError, nearest
+
+
+def check_keys(values: Iterable[str], known: Collection[str]) -> None:
+    """Raise ConfigError for the first key of a model section that is not known, naming the nearest known one."""
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"model.{key} is unknown{nearest(key, known)}")
 
 
 @dataclass
@@ -37,10 +44,13 @@ class ModelConfig:
     connector_config: dict[str, Any] | None = None
     num_layers: int | None = None
     num_query_token: int = 32
+    linear_reduction: str = "none"
     tome_r: int | Sequence[float] = 19
     merge: str = "official"
+    connector_start: str = "bert"
     merged_skip: bool = False
     connector_lr_scale: float = 1.0
+    connector_weights: str | None = None  # a file whose connector and ln_vision this one starts from
     # language
     opt_model: str | None = None
     llm_model: str | None = None
@@ -71,10 +81,7 @@ class ModelConfig:
         Raises:
             ConfigError: an unknown key (the nearest known one is named), or beta above 0.
         """
-        known = cls.keys()
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"model.{key} is unknown{nearest(key, known)}")
+        check_keys(values, cls.keys())
         config = cls(**values)
         if config.beta:
             raise ConfigError(f"model.beta: {config.beta}, but EVLGen has one loss; set beta: 0")
@@ -88,7 +95,10 @@ class ModelConfig:
 
     def connector_options(self) -> dict[str, Any]:
         """Arguments of `build_connector`."""
-        return self._pick("connector bert_model connector_config num_layers num_query_token tome_r merge")
+        return self._pick(
+            "connector bert_model connector_config num_layers num_query_token linear_reduction tome_r merge "
+            "connector_start"
+        )
 
     def temporal_options(self, default: str | None) -> dict[str, Any]:
         """Arguments of `build_temporal` besides the vision tower."""

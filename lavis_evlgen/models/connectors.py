@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertPreTrainedModel
 
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.models.connector import Connector
 from lavis_evlgen.models.hub import load_pretrained
-from lavis_evlgen.models.qformer import LinearConnector, QFormerConnector
+from lavis_evlgen.models.linear import LinearConnector
+from lavis_evlgen.models.qformer import QFormerConnector
 from lavis_evlgen.models.tomeformer import TomeFormer, bert_weights_for_tomeformer
 from lavis_evlgen.models.vision import VisionTower
 
@@ -25,6 +26,8 @@ def build_connector(
     tome_r: int | Sequence[float] = 19,
     merge: str = "official",
     num_query_token: int = 32,
+    linear_reduction: str = "none",
+    connector_start: str = "bert",
 ) -> Connector:
     """Build the connector from the configuration keys of the same names.
 
@@ -32,6 +35,9 @@ def build_connector(
         bert_model: a folder or Hugging Face name of the BERT to start from; None gives fresh weights.
         connector_config: fields of BertConfig that replace those of `bert_model` (or of BERT-base without one).
         num_layers: layers to use, the first of the BERT's; all by default.
+        num_query_token: L' of a Q-Former, and of a linear connector whose `linear_reduction` is not none.
+        linear_reduction: see `LinearConnector`.
+        connector_start: see `start` of `TomeFormer`; identity needs fresh weights.
 
     Returns:
         A module [B, L, D_v] -> [B, L', D] with `reduce`, `hidden_size` (D) and `num_tokens_out` (L').
@@ -41,17 +47,15 @@ def build_connector(
     """
     if connector not in ("tomeformer", "qformer", "linear"):
         raise ConfigError(f"connector: {connector!r} is unknown; choose tomeformer, qformer or linear")
+    if connector_start != "bert" and bert_model:
+        raise ConfigError(f"connector_start: {connector_start} is for fresh weights; set bert_model: null")
     bert = None
     if connector == "linear":
-        config = _bert_config(BertConfig(), connector_config, num_layers)
-        return LinearConnector(vision.num_features, vision.num_tokens, config.hidden_size)
+        config = bert_config(BertConfig(), connector_config, num_layers)
+        return LinearConnector(vision, config.hidden_size, linear_reduction, num_query_token)
     if bert_model:
-        bert = load_pretrained(AutoModel.from_pretrained, bert_model, "bert_model")
-        if not isinstance(bert, BertModel):
-            raise ConfigError(
-                f"bert_model: {bert_model!r} is a {type(bert).__name__}; the connector starts from a BERT"
-            )
-    config = _bert_config(bert.config if bert else BertConfig(), connector_config, num_layers)
+        bert = load_bert(bert_model)
+    config = bert_config(bert.config if bert else BertConfig(), connector_config, num_layers)
     if connector == "qformer":
         return QFormerConnector(vision.num_features, config, num_query_token, bert)
     tomeformer = TomeFormer(
@@ -61,13 +65,27 @@ def build_connector(
         tome_r=tome_r,
         merge=merge,
         protect_cls=vision.num_prefix_tokens > 0,
+        start=connector_start,
     )
     if bert:
         _start_from_bert(tomeformer, bert, bert_model)
     return tomeformer
 
 
-def _bert_config(base: BertConfig, fields: dict[str, Any] | None, num_layers: int | None) -> BertConfig:
+def load_bert(name: str, kind: Any = AutoModel) -> Any:
+    """The BERT under a folder or Hugging Face name, as `kind`: AutoModel, or AutoModelForMaskedLM for one with a head.
+
+    Raises:
+        ConfigError: it is no BERT. WeightsError: there is nothing under that name.
+    """
+    bert = load_pretrained(kind.from_pretrained, name, "bert_model")
+    if not isinstance(bert, BertPreTrainedModel):
+        raise ConfigError(f"bert_model: {name!r} is a {type(bert).__name__}; the connector starts from a BERT")
+    return bert
+
+
+def bert_config(base: BertConfig, fields: dict[str, Any] | None, num_layers: int | None) -> BertConfig:
+    """`base` with the configuration's `fields` in the place of its own; see `build_connector`."""
     values = base.to_dict()
     unknown = sorted(set(fields or {}) - set(values))
     if unknown:

@@ -18,6 +18,7 @@ from lavis_evlgen.models.answering import Answering
 from lavis_evlgen.models.checkpoints import load_weights, read_weights
 from lavis_evlgen.models.config import ModelConfig
 from lavis_evlgen.models.connector import Connector
+from lavis_evlgen.models.connector_weights import load_connector_weights
 from lavis_evlgen.models.connectors import build_connector
 from lavis_evlgen.models.language import LanguageModel
 from lavis_evlgen.models.language_families import build_language_model
@@ -224,18 +225,6 @@ class EVLGen(SelfCritical, Answering, BaseModel):
     load_from_pretrained = load_checkpoint
 
     @classmethod
-    def default_config_path(cls, model_type: str) -> str:
-        """The packaged yaml of a model type.
-
-        Raises:
-            ConfigError: unknown model type; the message lists the known ones.
-        """
-        if model_type not in cls.PRETRAINED_MODEL_CONFIG_DICT:
-            known = ", ".join(cls.PRETRAINED_MODEL_CONFIG_DICT)
-            raise ConfigError(f"model_type: {model_type!r} is unknown for {cls.__name__}; choose one of {known}")
-        return cls.PRETRAINED_MODEL_CONFIG_DICT[model_type]
-
-    @classmethod
     def from_config(cls, cfg: DictConfig | dict[str, Any]) -> EVLGen:
         """Build the model that a configuration describes, and load its checkpoint if it names one.
 
@@ -248,6 +237,8 @@ class EVLGen(SelfCritical, Answering, BaseModel):
         language = build_language_model(**config.language(cls.language_kind))
         temporal = build_temporal(vision=vision, **config.temporal_options(cls.default_temporal))
         model = cls(vision, connector, language, temporal=temporal, **config.model())
+        if config.connector_weights:
+            load_connector_weights(model, config.connector_weights)
         checkpoint = config.checkpoint()
         if checkpoint:
             model.load_checkpoint(checkpoint)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,6 +14,22 @@ from lavis_evlgen.embedded import weights as embedded
 from lavis_evlgen.errors import ConfigError, WeightsError
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_builder: ContextVar[Callable[..., Any] | None] = ContextVar("builder", default=None)
+
+
+@contextmanager
+def without_weights(build: Callable[..., Any]) -> Iterator[None]:
+    """Within it no weights are read: `build` answers every call of `load_pretrained`, and LAVIS's ViTs stay empty."""
+    token = _builder.set(build)
+    try:
+        yield
+    finally:
+        _builder.reset(token)
+
+
+def weights_are_left_out() -> bool:
+    """Whether this runs within `without_weights`."""
+    return _builder.get() is not None
 
 
 def parse_precision(precision: str, key: str) -> torch.dtype:
@@ -37,6 +55,9 @@ def load_pretrained(load: Callable[..., Any], name: str, key: str, **kwargs: Any
     Raises:
         WeightsError: nothing loadable under that name.
     """
+    build = _builder.get()
+    if build is not None:
+        return build(load, name, key, **kwargs)
     source = embedded.resolve(name)
     try:
         return load(source, **kwargs)

@@ -14,8 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from lavis_evlgen.models.answer_scoring import AnswerScoring
 from lavis_evlgen.models.frozen import Frozen
 
-IGNORED = -100  # the target that cross-entropy leaves out
-
 
 class LanguageModel(AnswerScoring, Frozen):
     """A frozen causal language model behind a soft prompt. This class serves any of Hugging Face's.
@@ -201,15 +199,20 @@ class LanguageModel(AnswerScoring, Frozen):
         """For (context, target) ids, K target ids in all: their logits [K, V] in fp32, row by row, and they [K]."""
         device = prompt_embeds.device
         ids, mask = _pad([[*context, *target] for context, target in pairs], self.pad_token_id, device)
-        targets, _ = _pad([[IGNORED] * len(context) + target for context, target in pairs], IGNORED, device)
-
         embeds, _ = self._sequence(prompt_embeds, ids, mask)
         # no mask: padding stands on the right, where causal attention never looks
         hidden = self.model.base_model(inputs_embeds=embeds, use_cache=False)[0]
         # a position predicts the next token: logits only where that token counts, never for the soft prompt
-        hidden = hidden[:, -ids.shape[1] - 1 : -1]
-        counted = targets != IGNORED
-        return self._logits(hidden[counted]).float(), targets[counted]
+        before = embeds.shape[1] - ids.shape[1] - 1
+        counted = [
+            (row, before + len(context) + place)
+            for row, (context, target) in enumerate(pairs)
+            for place in range(len(target))
+        ]
+        # places, not a mask: how many they are is known without looking into a tensor
+        rows, places = torch.tensor(counted, dtype=torch.long, device=device).view(-1, 2).unbind(dim=1)
+        targets = torch.tensor([id for _, target in pairs for id in target], dtype=torch.long, device=device)
+        return self._logits(hidden[rows, places]).float(), targets
 
     def _continue(self, prompt_embeds: Tensor, prompts: Sequence[str] | None, **options: Any) -> Any:
         """Hugging Face's ``generate`` after soft prompts and prompt texts; what it returns holds new tokens only."""

@@ -1,4 +1,4 @@
-"""Connectors to compare with: BLIP-2's Q-Former (LAVIS's own) and a linear projection."""
+"""A connector to compare with: BLIP-2's Q-Former, LAVIS's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from transformers import BertConfig
 
 from lavis_evlgen.models.connector import Connector
-from lavis_evlgen.token_reduction import Reduction
 
 
 class QFormerConnector(Connector):
@@ -25,10 +24,7 @@ class QFormerConnector(Connector):
         self, num_features: int, config: BertConfig, num_query_tokens: int = 32, bert: nn.Module | None = None
     ):
         super().__init__()
-        config.encoder_width = num_features
-        config.add_cross_attention = True
-        config.cross_attention_freq = 2
-        config.query_length = num_query_tokens
+        config = qformer_config(config, num_features, num_query_tokens)
         self.hidden_size = config.hidden_size
         self.num_tokens_out = num_query_tokens
         self.query_tokens = nn.Parameter(
@@ -36,7 +32,7 @@ class QFormerConnector(Connector):
         )
         self.bert = BertLMHeadModel(config).bert
         if bert is not None:
-            self.bert.load_state_dict(_with_query_halves(bert.state_dict()), strict=False)
+            self.bert.load_state_dict(with_query_halves(bert.state_dict()), strict=False)
         self._drop_text_half()
 
     def _drop_text_half(self) -> None:
@@ -58,22 +54,17 @@ class QFormerConnector(Connector):
         return output.last_hidden_state, None
 
 
-class LinearConnector(Connector):
-    """A linear layer: visual tokens [B, L, D_v] to as many tokens [B, L, D]."""
-
-    def __init__(self, num_features: int, num_tokens: int, hidden_size: int):
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.num_tokens_out = num_tokens
-        self.input_proj = nn.Linear(num_features, hidden_size)
-
-    def reduce(self, features: Tensor) -> tuple[Tensor, Reduction]:
-        """The projected tokens, each standing for itself."""
-        batch, num_tokens, _ = features.shape
-        return self.input_proj(features), Reduction.identity(batch, num_tokens, features.device)
+def qformer_config(config: BertConfig, num_features: int, num_query_tokens: int) -> BertConfig:
+    """A BERT's configuration with what a Q-Former has besides: queries, and cross-attention in every second layer."""
+    config.encoder_width = num_features
+    config.add_cross_attention = True
+    config.cross_attention_freq = 2
+    config.query_length = num_query_tokens
+    return config
 
 
-def _with_query_halves(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_query_halves(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A Q-Former's weights whose queries' feed-forward halves are copies of the text's, as BLIP-2 starts them."""
     copies = {
         name.replace(f".{half}.", f".{half}_query."): tensor
         for name, tensor in state.items()

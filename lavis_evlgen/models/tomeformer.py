@@ -30,9 +30,11 @@ class TomeFormer(Connector):
         merge: `official`: plain means of what merges in a layer; `size`: means weighted by the patches that tokens
             stand for, with log(size) added to the attention scores (proportional attention, ToMe eq. 1).
         protect_cls: whether token 0 is a CLS token that never merges.
+        start: `bert`: weights as BERT's; `identity`: both halves of every layer start as nothing added to the tokens,
+            so that the connector begins as a merged linear map (not in the paper).
 
     Raises:
-        ConfigError: unknown `merge`, a schedule that cannot be met, or fewer positions than tokens.
+        ConfigError: unknown `merge` or `start`, a schedule that cannot be met, or fewer positions than tokens.
     """
 
     def __init__(
@@ -44,10 +46,13 @@ class TomeFormer(Connector):
         tome_r: int | Sequence[float] = 19,
         merge: str = "official",
         protect_cls: bool = True,
+        start: str = "bert",
     ):
         super().__init__()
         if merge not in ("official", "size"):
             raise ConfigError(f"merge: {merge!r} is unknown; choose official or size")
+        if start not in ("bert", "identity"):
+            raise ConfigError(f"connector_start: {start!r} is unknown; choose bert or identity")
         if num_tokens > config.max_position_embeddings:
             raise ConfigError(
                 f"the ViT gives {num_tokens} tokens but the connector has {config.max_position_embeddings} positions: "
@@ -67,6 +72,8 @@ class TomeFormer(Connector):
         )
         for part in (self.embeddings, self.encoder):
             part.apply(lambda module: _init_as_bert(module, config.initializer_range))
+        if start == "identity":
+            self._start_as_identity()
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -74,6 +81,13 @@ class TomeFormer(Connector):
         layers = self.encoder["layer"]
         assert isinstance(layers, nn.ModuleList)
         return layers
+
+    def _start_as_identity(self) -> None:
+        layers: Any = self.layers
+        for layer in layers:
+            for last in (layer.attention.output.dense, layer.output.dense):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
 
     def reduce(self, features: Tensor) -> tuple[Tensor, Reduction]:
         """The merged tokens [B, L', D], and the reduction from the L visual tokens to them."""

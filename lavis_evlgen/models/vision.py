@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models.checkpoints import read_weights
 from lavis_evlgen.models.frozen import Frozen
-from lavis_evlgen.models.hub import load_pretrained, parse_precision
+from lavis_evlgen.models.hub import load_pretrained, parse_precision, weights_are_left_out
 from lavis_evlgen.models.vit_blocks import checkpoint_blocks, find_blocks
 
 _LAVIS_WEIGHTS = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/"
@@ -189,8 +189,9 @@ def _build_eva(
 def _build_clip_l(image_size: int, weights: str | None) -> VisionTower:
     state = _vit_weights(weights, "clip_vit_L.pth")
     encoder = clip_vit.VisionTransformer(input_resolution=image_size, use_grad_checkpointing=False, **_CLIP_L)
-    clip_vit.interpolate_pos_embed(encoder, state)
-    _load_vit(encoder, state, weights or "clip_vit_L.pth")
+    if state is not None:
+        clip_vit.interpolate_pos_embed(encoder, state)
+        _load_vit(encoder, state, weights or "clip_vit_L.pth")
     tower = VisionTower(encoder, encoder.num_features, image_size, _CLIP_L["patch_size"], num_prefix_tokens=1)
     tower.sequence_first = True
     return tower
@@ -216,6 +217,8 @@ def _count_prefix_tokens(encoder: nn.Module, config: Any) -> int:
 
 
 def _vit_weights(path: str | None, default: str | None) -> dict[str, Tensor] | None:
+    if weights_are_left_out():
+        return None
     if path:
         return read_weights(os.path.expanduser(path), "vit_weights")
     if default is None:
@@ -231,9 +234,9 @@ def _vit_weights(path: str | None, default: str | None) -> dict[str, Tensor] | N
         ) from error
 
 
-def _load_vit(encoder: nn.Module, state: dict[str, Tensor] | None, source: str | None) -> None:
+def _load_vit(encoder: nn.Module, state: dict[str, Tensor], source: str | None) -> None:
     """Load ViT weights; the file may hold more than the tower uses (LAVIS leaves off the last block and the head)."""
-    missing = encoder.load_state_dict(state or {}, strict=False).missing_keys
+    missing = encoder.load_state_dict(state, strict=False).missing_keys
     if missing:
         raise WeightsError(f"vit_weights: {source} lacks {len(missing)} tensors of this ViT, first {missing[0]}")
 

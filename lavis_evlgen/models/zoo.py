@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.models.blip2_stage1 import Blip2Stage1
 from lavis_evlgen.models.evlgen import EVLGen
 from lavis_evlgen.paths import config_path
 from lavis_evlgen.registration_tools import register
@@ -15,11 +17,24 @@ def _types(**files: str) -> dict[str, str]:
     return {name: config_path("models", file) for name, file in files.items()}
 
 
-class _Pretrained(EVLGen):
+class _ModelTypes:
     default_model_type: str
+    PRETRAINED_MODEL_CONFIG_DICT: dict[str, str]
 
     @classmethod
-    def from_pretrained(cls, model_type: str | None = None, **overrides: object) -> EVLGen:
+    def default_config_path(cls, model_type: str) -> str:
+        """The packaged yaml of a model type.
+
+        Raises:
+            ConfigError: unknown model type; the message lists the known ones.
+        """
+        if model_type not in cls.PRETRAINED_MODEL_CONFIG_DICT:
+            known = ", ".join(cls.PRETRAINED_MODEL_CONFIG_DICT)
+            raise ConfigError(f"model_type: {model_type!r} is unknown for {cls.__name__}; choose one of {known}")
+        return cls.PRETRAINED_MODEL_CONFIG_DICT[model_type]
+
+    @classmethod
+    def from_pretrained(cls: Any, model_type: str | None = None, **overrides: object) -> Any:
         """The model of a model type with the weights that its yaml names.
 
         Args:
@@ -30,6 +45,10 @@ class _Pretrained(EVLGen):
         config: Any = OmegaConf.merge(yaml.model, OmegaConf.create(overrides))
         config.load_pretrained = bool(config.get("pretrained")) and not config.get("load_finetuned")
         return cls.from_config(config)
+
+
+class _Pretrained(_ModelTypes, EVLGen):
+    """An EVLGen model with model types."""
 
 
 @register("model", "evlgen_opt", "blip2_tome_opt", "liptome_opt")
@@ -94,3 +113,11 @@ class EVLGenVideo(_Pretrained):
             "custom": "evlgen_video_custom.yaml",
         }
     )
+
+
+@register("model", "blip2_stage1")
+class Blip2Stage1Zoo(_ModelTypes, Blip2Stage1):
+    """BLIP-2's first stage, without a language model."""
+
+    default_model_type = "demo"
+    PRETRAINED_MODEL_CONFIG_DICT = _types(demo="blip2_stage1_demo.yaml", pretrain="blip2_stage1_pretrain.yaml")

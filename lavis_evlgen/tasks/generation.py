@@ -15,13 +15,14 @@ from tqdm import tqdm
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.runners.distributed import gathered, on_rank_zero
 from lavis_evlgen.runners.samples import to_device
+from lavis_evlgen.tasks.loss_parts import LossParts
 
 logger = logging.getLogger(__name__)
 
 Rows = dict[str, dict[str, Any]]
 
 
-class GenerationTask(BaseTask):
+class GenerationTask(LossParts, BaseTask):
     """Trains with the model's loss; evaluates by the texts that the model writes for a split.
 
     A subclass gives the texts of a batch (``valid_step``) and their scores (:meth:`score`).
