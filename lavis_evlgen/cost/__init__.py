@@ -1,0 +1,1 @@
+"""What a configuration costs, without weights and without data: see docs/cost.md."""
