@@ -17,7 +17,7 @@ from lavis_evlgen.reports import page, sections
 from lavis_evlgen.reports.examples import Example, examples
 from lavis_evlgen.reports.figures import figures
 from lavis_evlgen.reports.run_files import RunFiles
-from lavis_evlgen.reports.token_map import draw_token_map, source_maps
+from lavis_evlgen.reports.tokens.map import draw_token_map, source_maps
 
 KNOWN_SHOWN, UNSEEN_SHOWN, MAPS_SHOWN = 12, 6, 4
 

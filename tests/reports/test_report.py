@@ -20,7 +20,7 @@ from lavis_evlgen.reports.demo import model_as_built, write_report
 from lavis_evlgen.reports.examples import examples
 from lavis_evlgen.reports.run_files import RunFiles
 from lavis_evlgen.reports.sections import caption_command
-from lavis_evlgen.reports.token_map import BORDER
+from lavis_evlgen.reports.tokens.map import BORDER
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Which patches each merged token covers: drawn, counted, on a page."""
