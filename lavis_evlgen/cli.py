@@ -13,7 +13,9 @@ from lavis_evlgen.errors import EvlgenError
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when all went well, 1 when some pictures could not be read, 2 for errors a user can mend."""
     parser = build_parser()
+    argv = sys.argv[1:] if argv is None else argv
     args, rest = parser.parse_known_args(argv)
+    args.argv = argv
     if rest and not hasattr(args, "passes_on"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
@@ -54,9 +56,18 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=commands.answer)
 
     command = subparsers.add_parser("show", parents=[model], help="draw which patches became one token")
-    command.add_argument("image", metavar="IMAGE")
-    command.add_argument("--out", type=Path, default=Path("token_map.png"), metavar="FILE", help="default: %(default)s")
-    command.add_argument("--layers", action="store_true", help="one picture for each layer of the connector")
+    command.add_argument("images", nargs="+", metavar="FILE", help="pictures or clips")
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="a picture (.png), a page (.html; every layer and token is there), or a folder for both and the figures "
+        "(default: token_map.png, of several files the folder token_maps)",
+    )
+    command.add_argument("--layers", action="store_true", help="in pictures: every layer of the connector")
+    command.add_argument("--tokens", action="store_true", help="in pictures: each final token alone, the rest dimmed")
+    command.add_argument("--before", action="store_true", help="also with the weights that training started from")
+    command.add_argument("--json", action="store_true", help="print the figures, one JSON object a file")
     command.set_defaults(run=commands.show)
 
     command = subparsers.add_parser("write-shards", help="pack pictures and captions into webdataset shards")
@@ -106,8 +117,29 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override the yaml")
     command.set_defaults(run=commands.demo)
 
-    command = subparsers.add_parser("report", help="write report.html and report.json of a finished run")
-    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output folder")
+    command = subparsers.add_parser("compare", help="train several arms by turns and report them side by side")
+    command.add_argument("--cfg-path", required=True, metavar="FILE", help="yaml with a section `compare`")
+    command.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override the yaml")
+    command.add_argument("--arms", metavar="A,B", help="only these arms (default: all)")
+    command.add_argument("--seeds", metavar="N,N", help="in place of the yaml's")
+    command.add_argument("--sweep", metavar="KEY=V,V", help="arms of one key's values instead, e.g. tome_r=19,38")
+    command.add_argument("--list", action="store_true", help="say what would be trained, and stop")
+    command.set_defaults(run=commands.compare)
+
+    command = subparsers.add_parser("cost", help="what a yaml's model and training cost, without weights or data")
+    command.add_argument("--cfg-path", required=True, metavar="FILE", help="yaml of a run")
+    command.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override the yaml")
+    command.add_argument("--text-length", type=int, metavar="N", help="tokens of a text (default: max_txt_len)")
+    command.add_argument(
+        "--device-flops", type=float, metavar="X", help="operations a second of one GPU (default: 312e12, an A100)"
+    )
+    command.add_argument("--utilisation", type=float, metavar="U", help="share of them that is used (default: 0.4)")
+    command.add_argument("--gpus", type=int, metavar="N", help="default: 8")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=commands.cost)
+
+    command = subparsers.add_parser("report", help="write report.html and report.json of a run or comparison")
+    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="its output folder")
     command.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR)")
     command.add_argument("--command", metavar="TEXT", help="how the run was started, to be shown in the report")
     command.set_defaults(run=commands.report)

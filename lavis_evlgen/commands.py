@@ -52,26 +52,39 @@ def answer(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Draw the merged tokens over a picture, of the last layer or of every one."""
-    from lavis_evlgen.datasets.bad_samples import BadSample, read_picture
-    from lavis_evlgen.reports.token_map import draw_token_map, in_a_row, source_maps
+    """Draw which patches became one token; with --json print it in numbers."""
+    from lavis_evlgen.datasets.bad_samples import BadSample
+    from lavis_evlgen.datasets.video_reading import unreadable
+    from lavis_evlgen.reports.tokens import output, states
+    from lavis_evlgen.reports.tokens.start import start_weights
 
-    picture = read_picture(args.image)
-    if isinstance(picture, BadSample):
-        raise DataError(str(picture))
-    model, process, device = load(args)
-    maps = source_maps(model, process(picture)[None].to(device), by_layer=args.layers)
-    shape = model.vision.grid, model.vision.num_prefix_tokens
-    drawn = [draw_token_map(picture, tokens, *shape) for (tokens,) in maps]
-    if args.layers:
-        drawn = [in_a_row(drawn, [f"layer {n}: {int(m.max()) + 1} tokens" for n, m in enumerate(maps, start=1)])]
-    try:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        drawn[0].save(args.out)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--out {args.out}: cannot be written ({error}); name a file such as map.png") from error
-    print(args.out)
-    return 0
+    out = args.out or Path("token_map.png" if len(args.images) == 1 else "token_maps")
+    output.check_out(out, len(args.images))
+    reasons = [unreadable(Path(path)) for path in args.images]
+    if all(reasons):
+        raise DataError(f"{args.images[0]}: {reasons[0]}")
+    _quiet()
+    start = start_weights(args.model, args.model_type, args.checkpoint) if args.before else None
+    model, process, _ = load(args)
+    read = [states.read(model, process, path) for path in args.images]
+    bad = [each for each in read if isinstance(each, BadSample)]
+    shown = [each for each in read if not isinstance(each, BadSample)]
+    if not shown:
+        raise DataError(str(bad[0]))
+    states.add_maps(model, shown, start.weights if start else None)
+    facts = {
+        "model": " ".join(filter(None, [type(model).__name__, args.model_type])),
+        "weights": args.checkpoint or "those that the model type names",
+        **({"before training": start.text} if start else {}),
+    }
+    files = output.write(out, shown, facts, args.layers, args.tokens)
+    if args.json:
+        results = [each.figures() for each in shown] + [{"image": each.path, "error": each.reason} for each in bad]
+        lines = [json.dumps(each, ensure_ascii=False) for each in results]
+    else:
+        lines = [*map(str, files), *(f"{each.path}: error: {each.reason}" for each in bad)]
+    print(*lines, sep="\n")
+    return 1 if bad else 0
 
 
 def write_shards(args: argparse.Namespace) -> int:
@@ -126,23 +139,69 @@ def new_project(args: argparse.Namespace) -> int:
     return 0
 
 
+def compare(args: argparse.Namespace) -> int:
+    """Train the arms of a comparison, or go on with it, and report them side by side."""
+    _quiet()
+    from lavis_evlgen.comparison.compare import compare, describe, show_progress
+    from lavis_evlgen.comparison.plan import read_plan
+    from lavis_evlgen.reports.comparison.report import write_comparison_report
+    from lavis_evlgen.runners.distributed import Placement
+
+    arms = args.arms.split(",") if args.arms else None
+    try:
+        seeds = [int(seed) for seed in args.seeds.split(",")] if args.seeds else None
+    except ValueError as error:
+        raise ConfigError(f"--seeds {args.seeds}: write numbers, for example 42,43") from error
+    plan = read_plan(args.cfg_path, args.options, sweep=args.sweep, arms=arms, seeds=seeds)
+    if args.list:
+        print(describe(plan))
+        return 0
+    rank = Placement.from_environment().rank
+    show_progress(rank)
+    compare(plan, " ".join(["python -m lavis_evlgen.cli", *args.argv]))
+    if rank:
+        return 0
+    write_comparison_report(plan.out)
+    return _tell(plan.out)
+
+
+def cost(args: argparse.Namespace) -> int:
+    """Print what a configuration's model and training cost."""
+    _quiet()
+    from lavis_evlgen.cost.estimate import Assumptions, estimate_file
+    from lavis_evlgen.cost.text import as_text
+
+    given = {name: getattr(args, name) for name in ("text_length", "device_flops", "utilisation", "gpus")}
+    assumptions = Assumptions(**{name: value for name, value in given.items() if value is not None})
+    costs = estimate_file(args.cfg_path, args.options, assumptions)
+    print(json.dumps(costs) if args.json else as_text(costs))
+    return 0
+
+
 def report(args: argparse.Namespace) -> int:
     """Write the report of a run, or of a comparison of runs, and print its main figures."""
     _quiet()
     from lavis_evlgen.reports.arms import holds_arms
+    from lavis_evlgen.reports.comparison.file import holds_comparison
+    from lavis_evlgen.reports.comparison.report import write_comparison_report
     from lavis_evlgen.reports.demo import write_report
     from lavis_evlgen.reports.video_demo import write_video_report
 
-    write = write_video_report if holds_arms(args.run_dir) else write_report
-    write(args.run_dir, args.out, args.command)
+    if holds_comparison(args.run_dir):
+        write_comparison_report(args.run_dir, args.out, args.command)
+    else:
+        write = write_video_report if holds_arms(args.run_dir) else write_report
+        write(args.run_dir, args.out, args.command)
     return _tell(args.out or args.run_dir)
 
 
 def _tell(folder: Path) -> int:
     """Print the main figures of a report."""
     found = json.loads((folder / "report.json").read_text("utf-8"))
+    for line in found.get("headlines", []):
+        print(line)
     for name, arm in found.get("arms", {}).items():
-        for split, scores in arm["splits"].items():
+        for split, scores in arm.get("splits", {}).items():
             values = [f"{key} {scores[key]:.3f}" for key in ("order_accuracy", "exact_match", "cider")]
             print(f"{name}, {split}: {', '.join(values)}")
     for name in ("named_right", "named_right_unseen", "exact_match", "cider", "held_out_loss", "shuffled_loss"):

@@ -20,6 +20,10 @@ class DataError(EvlgenError, ValueError):
     """A data file is missing, damaged or empty, or too many of its samples are."""
 
 
+class DivergedError(EvlgenError):
+    """Training gives no finite loss any more."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the known name most like `name`, or the list of known names if none is."""
     known = sorted(known)

@@ -39,10 +39,11 @@ def parse_args(argv: list[str] | None, evaluate: bool) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_config(path: str, options: list[str]) -> DictConfig:
+def read_config(path: str, options: list[str], further: tuple[str, ...] = ()) -> DictConfig:
     """The yaml with the options put in and every ``${...}`` resolved; ConfigError when it cannot be.
 
-    Options come first so that they also choose the default yaml (model.model_type), which LAVIS overlooks.
+    ``further`` names sections to keep beside those of a run. Options come first so that they also choose the default
+    yaml (model.model_type), which LAVIS overlooks.
     """
     if not Path(path).is_file():
         raise ConfigError(f"--cfg-path {path}: there is no such file (seen from {Path.cwd()})")
@@ -66,7 +67,7 @@ def read_config(path: str, options: list[str]) -> DictConfig:
         where = f" ({key})" if key else ""
         raise ConfigError(f"{path}{where}: {str(error).splitlines()[0]}") from error
     # sections that only serve others, as paths in ${paths.images}
-    for name in [each for each in config if each not in SECTIONS and f"${{{each}" in written]:
+    for name in [each for each in config if each not in (*SECTIONS, *further) and f"${{{each}" in written]:
         del config[name]
     missing = [name for name in SECTIONS if not isinstance(config.get(name), DictConfig)]
     if missing:
@@ -120,9 +121,17 @@ def lavis_config(config: DictConfig) -> Config:
 
 def run(config: DictConfig, stock: bool = False) -> dict[str, Any]:
     """Build task, data, model and runner, and train or evaluate; the metrics by split on rank 0."""
-    seed = int(config.run.get("seed", 42))
     cfg = lavis_config(config)
     cfg.pretty_print()
+    runner = build_runner(cfg)
+    if stock and cfg.run_cfg.evaluate:
+        return runner.evaluate(skip_reload=True) or {}
+    return runner.train() or {}
+
+
+def build_runner(cfg: Config) -> Any:
+    """Task, data, model and runner of a configuration, from its seed."""
+    seed = int(cfg.run_cfg.get("seed", 42))
     # the same start on every rank, then different dropout
     seed_everything(seed)
     task = setup_task(cfg)
@@ -133,10 +142,7 @@ def run(config: DictConfig, stock: bool = False) -> dict[str, Any]:
     for name in ("output_dir", "result_dir"):  # LAVIS's runners cannot set them twice in a process
         registry.mapping["paths"].pop(name, None)
     runner_cls = registry.get_runner_class(cfg.run_cfg.runner)
-    runner = runner_cls(cfg=cfg, task=task, model=model, datasets=datasets, job_id=job_id)
-    if stock and cfg.run_cfg.evaluate:
-        return runner.evaluate(skip_reload=True) or {}
-    return runner.train() or {}
+    return runner_cls(cfg=cfg, task=task, model=model, datasets=datasets, job_id=job_id)
 
 
 def _free_job_id(folder: Path) -> str:

@@ -192,7 +192,8 @@ def test_help_names_every_command(capsys):
         cli.main(["--help"])
     out = capsys.readouterr().out
     assert stop.value.code == 0
-    names = ["train", "evaluate", "caption", "answer", "show", "write-shards", "new-project", "demo", "report"]
+    names = ["train", "evaluate", "caption", "answer", "show", "write-shards", "new-project", "demo"]
+    names += ["compare", "cost", "report"]
     assert re.findall(r"^    ([a-z-]+)(?: |$)", out, re.MULTILINE) == names
 
 

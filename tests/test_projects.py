@@ -10,10 +10,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lavis_evlgen import launch
+from lavis_evlgen.comparison.plan import read_plan
 from lavis_evlgen.config_check import check_config
 
 ROOT = Path(__file__).parent.parent
-PROJECTS = sorted(ROOT.glob("projects/**/*.yaml"))
+COMPARISONS = sorted(ROOT.glob("projects/blip2/*.yaml"))
+PROJECTS = sorted(set(ROOT.glob("projects/**/*.yaml")) - set(COMPARISONS))
 
 
 @pytest.mark.parametrize("path", PROJECTS, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -26,6 +28,16 @@ def test_project_files(path):
     )
     script = next(word for word in launched.split() if word.startswith("lavis/"))
     assert (ROOT / script).is_file()
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)
+def test_comparisons(path):
+    plan = read_plan(str(path))
+    for arm in plan.arms:
+        for stage in arm.stages:
+            check_config(stage.config)
+    launched = path.read_text().splitlines()[0]
+    assert launched.endswith(f"lavis_evlgen.cli compare --cfg-path projects/blip2/{path.name}")
 
 
 def test_pretraining_follows_the_paper():

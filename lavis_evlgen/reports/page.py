@@ -13,11 +13,11 @@ from PIL import Image
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fafaf8; --card: #fff; --text: #1c1d20; --soft: #63666d; --line: #e3e3de;
   --accent: #2f6fed; --good: #0b7a4b; --bad: #c2370b; --curve-0: #2f6fed; --curve-1: #d9480f; --curve-2: #0b8a5f;
-  --curve-3: #8b5cf6; --curve-4: #a16207; }
+  --curve-3: #8b5cf6; --curve-4: #a16207; --curve-5: #c2257a; --curve-6: #0891b2; --curve-7: #4b5563; }
 @media (prefers-color-scheme: dark) { :root { --ground: #141518; --card: #1d1f23; --text: #ececec; --soft: #a0a4ad;
   --line: #33363d; --accent: #7ba7ff; --good: #4fd39a; --bad: #ff8a5c;
   --curve-0: #7ba7ff; --curve-1: #ff9a66; --curve-2: #4fd39a; --curve-3: #b79cff;
-  --curve-4: #e0b050; } }
+  --curve-4: #e0b050; --curve-5: #ff7ab8; --curve-6: #5ccfe6; --curve-7: #b8bdc7; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 32px 18px 64px; }

@@ -180,7 +180,7 @@ class RunnerEvlgen(RunnerIter):
     def train(self) -> dict[str, Any]:
         """Train (or, with ``run.evaluate``, only evaluate); the metrics by split, on rank 0, else an empty dict."""
         self.log_config()
-        self._cache_features()
+        self.cache_features()
         return self.evaluate() if self.evaluate_only else self.training.run()
 
     def evaluate(self, cur_epoch: Any = "best", skip_reload: bool = False) -> dict[str, Any]:
@@ -233,7 +233,8 @@ class RunnerEvlgen(RunnerIter):
         model.train(was_training)
         return metrics if is_main_process() and isinstance(metrics, dict) else None
 
-    def _cache_features(self) -> None:
+    def cache_features(self) -> None:
+        """Let all splits of the run read the frozen ViT's features from ``run.feature_cache``, if it is set."""
         if not self.settings.feature_cache:
             return
         splits = [*self.valid_splits, *self.test_splits, *([] if self.evaluate_only else self.settings.train_splits)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lavis_evlgen.errors import EvlgenError
+from lavis_evlgen.errors import DivergedError
 from lavis_evlgen.runners.distributed import summed
 from lavis_evlgen.runners.samples import to_device
 from lavis_evlgen.runners.trainable import batch_size
@@ -122,7 +122,7 @@ class TrainStep:
         self.nan_steps += 1
         self.nan_steps_in_a_row += 1
         if self.nan_steps_in_a_row >= self.max_nan_steps:
-            raise EvlgenError(
+            raise DivergedError(
                 f"the loss or its gradient was not finite in {self.nan_steps_in_a_row} steps in a row "
                 "(run.max_nan_steps): lower run.init_lr, set run.max_grad_norm (1.0 is usual), lengthen "
                 "run.warmup_steps, or use run.precision bf16 or fp32"

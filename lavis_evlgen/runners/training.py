@@ -3,6 +3,9 @@
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from lavis_evlgen.runners.health import TrainingHealth
 from lavis_evlgen.runners.interrupt import EXIT_CODE
 from lavis_evlgen.runners.progress import Progress
 from lavis_evlgen.runners.resume import NO_BEST, find_checkpoint, full_state, restore, weights
+from lavis_evlgen.runners.schedule import Schedule
 from lavis_evlgen.runners.step import StepResult, TrainStep
 from lavis_evlgen.runners.trainable import load_trainable_state
 
@@ -36,6 +40,10 @@ class Training:
         self._step: TrainStep | None = None
         self._health: TrainingHealth | None = None
 
+    @cached_property
+    def _schedule(self) -> Schedule:
+        return self.settings.schedule(self.runner.max_iters, self.runner.iters_per_inner_epoch)
+
     @property
     def step(self) -> TrainStep:
         if self._step is None:
@@ -52,34 +60,46 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train to the end, then evaluate test_splits; the last metrics by split, on rank 0."""
-        runner = self.runner
-        model = runner.unwrap_dist_model(runner.model)
-        count = sum(p.numel() for group in runner.optimizer.param_groups for p in group["params"])
-        logging.info(
-            "training %.2fM parameters for %d steps on %s (%s) into %s",
-            count / 1e6, runner.max_iters, runner.device, runner.precision, runner.output_dir,
-        )  # fmt: skip
-        self.resume()
-        schedule = self.settings.schedule(runner.max_iters, runner.iters_per_inner_epoch)
         metrics: dict[str, Any] = {}
-        progress = Progress(runner.max_iters, self.iters, self.settings.log_freq, is_main_process())
+        with self.runner.stop, self.opened() as progress:
+            if self.iters and self._period_ends() and not self._validated():
+                metrics |= self._validate()
+            while not self.done:
+                metrics |= self.advance(progress)
+            return metrics | self.finish()
+
+    @contextmanager
+    def opened(self, show: bool = True) -> Iterator[Progress]:
+        """Take up the newest checkpoint; after the block data and log are closed. ``show``: say how it goes."""
+        runner = self.runner
+        show = show and is_main_process()
+        # on every rank: the first look at the optimiser makes the processes meet
+        count = sum(p.numel() for group in runner.optimizer.param_groups for p in group["params"])
+        if show:
+            logging.info(
+                "training %.2fM parameters for %d steps on %s (%s) into %s",
+                count / 1e6, runner.max_iters, runner.device, runner.precision, runner.output_dir,
+            )  # fmt: skip
+        self.resume()
+        runner.unwrap_dist_model(runner.model).train()
+        progress = Progress(runner.max_iters, self.iters, self.settings.log_freq, show)
         try:
-            with runner.stop, progress:
-                if self.iters and self._period_ends() and not self._validated():
-                    metrics |= self._validate()
-                model.train()
-                while self.iters < runner.max_iters:
-                    lr = schedule.apply(runner.optimizer, self.iters)
-                    result = self._train_step(progress, lr)
-                    self._check_health()
-                    self._save_if_due(result.stop)
-                    if self._period_ends():
-                        metrics |= self._validate()
-                metrics |= self._finish()
+            with progress:
+                yield progress
         finally:
             runner.train_loader.close()
             runner.log.close()
-        return metrics
+
+    @property
+    def done(self) -> bool:
+        return self.iters >= self.runner.max_iters
+
+    def advance(self, progress: Progress, validate: bool = True) -> dict[str, Any]:
+        """One optimisation step and what is due after it; the metrics by split where that is a validation."""
+        result = self._train_step(progress, self._schedule.apply(self.runner.optimizer, self.iters))
+        self._check_health()
+        self._save_if_due(result.stop)
+        return self._validate() if validate and self._period_ends() else {}
 
     def _train_step(self, progress: Progress, lr: float) -> StepResult:
         """One optimisation step with everything that is reported about it."""
@@ -195,14 +215,15 @@ class Training:
             logging.info("going on after step %d of %s", self.iters, path)
         self.runner.log.rewind(self.iters)
 
-    def _finish(self) -> dict[str, Any]:
-        """Take the best weights if validation chose some, export them, and evaluate test_splits."""
+    def finish(self, evaluate: bool = True) -> dict[str, Any]:
+        """Take the best weights if validation chose some, export them, evaluate test_splits; the metrics by split."""
         runner = self.runner
         best = on_rank_zero(runner.folder.best) if self._has_best() else None
         if best is not None:
             load_trainable_state(runner.unwrap_dist_model(runner.model), best["model"], BEST)
         on_rank_zero(self._export)
-        return runner.evaluate_splits(runner.test_splits, "best" if best else self.iters, self.iters)
+        splits = runner.test_splits if evaluate else []
+        return runner.evaluate_splits(splits, "best" if best else self.iters, self.iters)
 
     def _has_best(self) -> bool:
         return on_rank_zero(lambda: self.best["metric"] is not None)

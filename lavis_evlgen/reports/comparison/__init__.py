@@ -1,0 +1,1 @@
+"""A comparison of arms as figures, a page, and text for the documentation."""
