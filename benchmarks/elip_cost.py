@@ -33,10 +33,10 @@ from transformers import BertModel, BertTokenizer
 
 from lavis_evlgen.embedded import pictures
 from lavis_evlgen.embedded.weights import minilm
-from lavis_evlgen.models.elip import Guidance
-from lavis_evlgen.models.elip_clip import cls_guide
-from lavis_evlgen.models.elip_start import load_vit
-from lavis_evlgen.models.elip_vit import TextGuidedViT
+from lavis_evlgen.models.elip.clip import cls_guide
+from lavis_evlgen.models.elip.guidance import Guidance
+from lavis_evlgen.models.elip.start import load_vit
+from lavis_evlgen.models.elip.vit import TextGuidedViT
 from lavis_evlgen.peak_memory import PeakMemory
 
 FORMS = {"official": Guidance(), "one block": Guidance(lookahead=1)}

@@ -41,6 +41,7 @@ from torchvision import transforms
 from transformers import BertModel, BertTokenizer
 
 from lavis_evlgen import launch
+from lavis_evlgen.demos import faster_precision
 from lavis_evlgen.embedded import pictures
 from lavis_evlgen.embedded.weights import minilm
 from lavis_evlgen.runners import rng
@@ -83,7 +84,7 @@ def rows(data: Path, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (data / f"{split}.jsonl").read_text("utf-8").splitlines()]
 
 
-def configuration(family: str, arm: str, seed: int, folder: Path, steps: int) -> DictConfig:
+def configuration(family: str, arm: str, seed: int, folder: Path, steps: int, precision: str = "fp32") -> DictConfig:
     """The demo's configuration for an arm; its schedule is constant, so that any number of steps is a whole run."""
     config: Any = OmegaConf.load(ROOT / "projects" / "elip" / f"pretrain_demo_{family}.yaml")
     config.model |= {**ARMS[arm], "bert_model": str(folder / "bert")}
@@ -91,7 +92,13 @@ def configuration(family: str, arm: str, seed: int, folder: Path, steps: int) ->
     section = config.datasets.image_caption
     section.images, section.annotations.train = str(folder / "data"), str(folder / "data" / "train.jsonl")
     output = folder / family / f"{arm.replace(' ', '_')}_{seed}"
-    config.run |= {"max_iters": steps, "seed": seed, "output_dir": str(output), "auto_resume": False}
+    config.run |= {
+        "max_iters": steps,
+        "seed": seed,
+        "precision": precision,
+        "output_dir": str(output),
+        "auto_resume": False,
+    }
     config.run.iters_per_inner_epoch = steps  # no checkpoints on the way
     launch.fill_in(config.run, Placement.from_environment(), evaluate=False)
     return config
@@ -100,9 +107,9 @@ def configuration(family: str, arm: str, seed: int, folder: Path, steps: int) ->
 class Arm:
     """An arm in training; its random numbers are its own."""
 
-    def __init__(self, family: str, name: str, seed: int, folder: Path, most_steps: int) -> None:
+    def __init__(self, family: str, name: str, seed: int, folder: Path, most_steps: int, precision: str) -> None:
         self.name, self.seconds = name, 0.0
-        config = launch.lavis_config(configuration(family, name, seed, folder, most_steps))
+        config = launch.lavis_config(configuration(family, name, seed, folder, most_steps, precision))
         self.runner = launch.build_runner(config)
         self._stack = ExitStack()
         self._progress = self._stack.enter_context(self.runner.training.opened(show=False))
@@ -172,7 +179,7 @@ def _held_out(data: Path) -> _Batches:
 
 def compare(family: str, seed: int, folder: Path, args: Namespace, evaluate: Evaluation) -> list[dict[str, Any]]:
     """One row an arm."""
-    arms = [Arm(family, name, seed, folder, most_steps=4 * args.steps) for name in args.arms]
+    arms = [Arm(family, name, seed, folder, 4 * args.steps, args.precision) for name in args.arms]
     found: list[dict[str, Any]] = [{"family": family, "seed": seed, "arm": arm.name} for arm in arms]
     for done in range(0, args.steps, args.turn):
         for arm in arms:
@@ -246,11 +253,15 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=90, help="pictures to find")
     parser.add_argument("--k-test", type=int, default=8, help="pairs of a row that are re-ranked")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--lavis-runner", action="store_true")
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: the faster one here"
+    )
+    parser.add_argument("--lavis-runner", action="store_true", help="in fp32, which is all it knows without a GPU")
     parser.add_argument("--out", type=Path, default=Path("outputs/elip_demo"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    args.precision = faster_precision() if args.precision == "auto" else args.precision
     folder = args.out.absolute()
     data = prepare(folder, args.train, args.test)
     results = []

@@ -7,8 +7,8 @@ import warnings
 
 _REGISTERING_MODULES = (
     "models.zoo",
-    "models.elip_albef",
-    "models.elip_blip",
+    "models.elip.albef",
+    "models.elip.blip",
     "datasets.builders",
     "datasets.caption_builders",
     "datasets.question_builders",

@@ -6,7 +6,7 @@ import torch
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
-from lavis_evlgen.models.elip_parts import local_parts
+from lavis_evlgen.models.elip.parts import local_parts
 
 WORDS = "a an the red green blue dog cat tree ball on in left right of big small is what colour yes no picture shows"
 IMAGE_SIZE = 64

@@ -21,11 +21,11 @@ from transformers import (
 )
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.models.elip import Guidance
-from lavis_evlgen.models.elip_attention import cls_attention
-from lavis_evlgen.models.elip_clip import METER, TextGuidedBlocks, clip_guide, cls_guide
-from lavis_evlgen.models.elip_start import state_of_transformers
-from lavis_evlgen.models.elip_vit import TextGuidedViT
+from lavis_evlgen.models.elip.attention import cls_attention
+from lavis_evlgen.models.elip.clip import METER, TextGuidedBlocks, clip_guide, cls_guide
+from lavis_evlgen.models.elip.guidance import Guidance
+from lavis_evlgen.models.elip.start import state_of_transformers
+from lavis_evlgen.models.elip.vit import TextGuidedViT
 from lavis_evlgen.models.vit_blocks import checkpoint_blocks, find_blocks
 
 SIZES = {

@@ -18,8 +18,8 @@ from transformers import (
 
 from lavis_evlgen.embedded.weights import minilm
 from lavis_evlgen.errors import ConfigError, WeightsError
-from lavis_evlgen.models.elip_parts import local_parts
-from lavis_evlgen.models.elip_start import load_vit, state_of_transformers
+from lavis_evlgen.models.elip.parts import local_parts
+from lavis_evlgen.models.elip.start import load_vit, state_of_transformers
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
 

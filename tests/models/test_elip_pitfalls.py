@@ -11,7 +11,7 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.models.elip_tasks import AnyBatchQueue
+from lavis_evlgen.models.elip.tasks import AnyBatchQueue
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import torch
 from lavis.models.vit import VisionTransformerEncoder
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.models.elip import Guidance, look_ahead
-from lavis_evlgen.models.elip_attention import cls_attention
-from lavis_evlgen.models.elip_vit import TextGuidedViT
+from lavis_evlgen.models.elip.attention import cls_attention
+from lavis_evlgen.models.elip.guidance import Guidance, look_ahead
+from lavis_evlgen.models.elip.vit import TextGuidedViT
 from lavis_evlgen.models.vit_blocks import checkpoint_blocks
 
 

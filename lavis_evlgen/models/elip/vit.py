@@ -10,7 +10,7 @@ from lavis.models.vit import VisionTransformerEncoder
 from torch import Tensor
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.models.elip import Guidance
+from lavis_evlgen.models.elip.guidance import Guidance
 from lavis_evlgen.token_reduction import Reduction
 
 

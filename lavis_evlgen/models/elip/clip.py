@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.models.elip import Guidance, without_dropout
+from lavis_evlgen.models.elip.guidance import Guidance, without_dropout
 from lavis_evlgen.models.vit_blocks import find_blocks
 from lavis_evlgen.token_reduction import Reduction
 

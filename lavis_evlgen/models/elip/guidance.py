@@ -1,7 +1,7 @@
 """ELIP: which visual tokens a text keeps (Guo et al., Efficient Discriminative Language-Image Pre-training, section 3).
 
-`Guidance` says before which blocks of a ViT tokens are reduced, how far and by what look-ahead. `elip_vit` applies it
-to LAVIS's ViT, `elip_clip` to those of transformers; `elip_albef` and `elip_blip` are the registered models.
+`Guidance` says before which blocks of a ViT tokens are reduced, how far and by what look-ahead. `vit` applies it
+to LAVIS's ViT, `clip` to those of transformers; `albef` and `blip` are the registered models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.models.elip_attention import cls_attention
+from lavis_evlgen.models.elip.attention import cls_attention
 from lavis_evlgen.token_reduction import Reduction, kept_counts, text_guided_reduction
 
 GUIDANCE_KEYS = frozenset({"elip_positions", "elip_keep", "elip_lambda", "elip_lookahead"})

@@ -11,8 +11,8 @@ from lavis.common.dist_utils import is_dist_avail_and_initialized
 from torch import Tensor
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.models.elip_model import GuidedForward, SharedTextPass, TextGuided
-from lavis_evlgen.models.elip_retrieval import guided_sim_matrix
+from lavis_evlgen.models.elip.model import GuidedForward, SharedTextPass, TextGuided
+from lavis_evlgen.models.elip.retrieval import guided_sim_matrix
 from lavis_evlgen.paths import config_path
 
 

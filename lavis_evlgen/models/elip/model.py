@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lavis_evlgen.errors import ConfigError, WeightsError
-from lavis_evlgen.models.elip import GUIDANCE_KEYS, Guidance, without_dropout
-from lavis_evlgen.models.elip_parts import PART_KEYS, local_parts, replaced
-from lavis_evlgen.models.elip_vit import TextGuidedViT
+from lavis_evlgen.models.elip.guidance import GUIDANCE_KEYS, Guidance, without_dropout
+from lavis_evlgen.models.elip.parts import PART_KEYS, local_parts, replaced
+from lavis_evlgen.models.elip.vit import TextGuidedViT
 from lavis_evlgen.models.vit_blocks import checkpoint_blocks
 
 _SWITCHES = frozenset({"elip_training", "elip_inference", "use_grad_checkpoint"})

@@ -11,8 +11,8 @@ from lavis.models.albef_models.albef_pretrain import AlbefPretrain
 from lavis.models.albef_models.albef_retrieval import AlbefRetrieval
 from lavis.models.albef_models.albef_vqa import AlbefVQA
 
-from lavis_evlgen.models.elip_model import GuidedForward, readable
-from lavis_evlgen.models.elip_tasks import (
+from lavis_evlgen.models.elip.model import GuidedForward, readable
+from lavis_evlgen.models.elip.tasks import (
     GuidedPairs,
     GuidedPretraining,
     GuidedQuestions,

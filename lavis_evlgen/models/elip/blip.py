@@ -11,7 +11,7 @@ from lavis.models.blip_models.blip_retrieval import BlipRetrieval
 from lavis.models.blip_models.blip_vqa import BlipVQA
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.models.elip_tasks import (
+from lavis_evlgen.models.elip.tasks import (
     GuidedPairs,
     GuidedPretraining,
     GuidedQuestions,

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import BertConfig, BertTokenizer, PreTrainedModel
 
 from lavis_evlgen.errors import ConfigError, WeightsError, nearest
-from lavis_evlgen.models.elip_start import load_vit
+from lavis_evlgen.models.elip.start import load_vit
 from lavis_evlgen.models.hub import load_pretrained
 
 PART_KEYS = frozenset({"tokenizer", "bert_model", "bert_config", "vit_config", "vit_weights"})
@@ -41,7 +41,7 @@ def local_parts(cfg: Mapping[str, Any]) -> Iterator[DictConfig]:
     Keys (all optional): ``bert_model`` (folder, Hugging Face name or ``embedded:…`` of the text encoder's first
     weights; null: fresh ones), ``tokenizer`` (the same; by default that of bert_model), ``bert_config`` (fields that
     replace those of LAVIS's ``med_config_path``), ``vit_config`` (arguments of LAVIS's VisionTransformer, in place of
-    ``vit_type``), ``vit_weights`` (see `elip_start.load_vit`; null: fresh ones).
+    ``vit_type``), ``vit_weights`` (see `start.load_vit`; null: fresh ones).
 
     Not for several threads at once: LAVIS's classes load differently for the time being.
 
