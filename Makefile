@@ -35,7 +35,7 @@ demo-vqa: setup
 	$(BIN)/python -m lavis_evlgen.embedded.easy_vqa --out outputs/demo_vqa/data
 	$(RUN) lavis/train.py --cfg-path projects/demo/vqa.yaml
 
-# EVLGen beside BLIP-2 and simpler connectors: two hours on two cores, to be interrupted at will
+# EVLGen beside BLIP-2 and simpler connectors: some hours on two cores, to be interrupted at will
 demo-compare: setup
 	$(BIN)/python -m lavis_evlgen.embedded --out outputs/compare_demo/data --things 16 --train 640 --val 64 --test 160 --unseen 0
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m lavis_evlgen.cli compare --cfg-path projects/blip2/compare_demo.yaml
