@@ -142,7 +142,7 @@ def new_project(args: argparse.Namespace) -> int:
 def compare(args: argparse.Namespace) -> int:
     """Train the arms of a comparison, or go on with it, and report them side by side."""
     _quiet()
-    from lavis_evlgen.comparison.compare import compare, describe, show_progress
+    from lavis_evlgen.comparison.compare import compare, describe, progress_shown
     from lavis_evlgen.comparison.plan import read_plan
     from lavis_evlgen.reports.comparison.report import write_comparison_report
     from lavis_evlgen.runners.distributed import Placement
@@ -157,8 +157,8 @@ def compare(args: argparse.Namespace) -> int:
         print(describe(plan))
         return 0
     rank = Placement.from_environment().rank
-    show_progress(rank)
-    compare(plan, " ".join(["python -m lavis_evlgen.cli", *args.argv]))
+    with progress_shown(rank):
+        compare(plan, " ".join(["python -m lavis_evlgen.cli", *args.argv]))
     if rank:
         return 0
     write_comparison_report(plan.out)

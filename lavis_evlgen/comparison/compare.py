@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,13 +66,24 @@ def compare(plan: Plan, command: str = "") -> Path:
     return plan.out / FILE
 
 
-def show_progress(rank: int) -> None:
-    """Log lines of the comparison itself, and warnings of its runs, on the first process."""
+@contextmanager
+def progress_shown(rank: int) -> Iterator[None]:
+    """Within it the log shows what the comparison itself says, and warnings of its runs, on the first process."""
     logging.basicConfig(format="%(asctime)s [%(levelname)s] %(message)s")
     logging.getLogger().setLevel(logging.INFO if rank == 0 else logging.WARNING)
     own = {"compare", "tuning", "turns"}
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: record.levelno > logging.INFO or record.module in own)
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or record.module in own
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(is_shown)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_shown)
 
 
 class _Prepare:
