@@ -181,6 +181,7 @@ def start(argv: list[str] | None, evaluate: bool) -> dict[str, Any]:
             config.run.device = "cpu:0"  # LAVIS's runner has no model when the device is plain "cpu"
     metrics = run(config, stock)
     if dist.is_initialized():  # not after an error: the other ranks may never answer
+        dist.barrier()  # all leave together: none closes its connections while another one still uses them
         dist.destroy_process_group()
     return metrics
 
