@@ -109,7 +109,7 @@ class Progress:
         speed = {
             "images_per_s": round(self._samples / self._seconds, 2),
             "data_wait": round(self._waited / self._seconds, 3),
-            "seconds": round(self._seconds, 3),
+            "seconds": round(self._seconds, 6),
         }
         self._bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed['images_per_s']} images/s", refresh=False)
         if self.enabled and self._bar.disable:
