@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lavis.common.dist_utils import get_world_size, is_main_process
+from lavis.common.dist_utils import is_main_process
 from lavis.common.registry import registry
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -81,13 +81,12 @@ class ArmRun:
         rng.restore(self._random_state)
         self._register_paths()
         training = self.runner.training
-        with self._stack_on_error():
-            for _ in range(steps):
-                if training.done:
-                    break
-                training.advance(self._progress, validate=self._scores_now)
+        for _ in range(steps):
             if training.done:
-                self._end()
+                break
+            training.advance(self._progress, validate=self._scores_now)
+        if training.done:
+            self._end()
         self._random_state = rng.capture()
 
     def save(self) -> None:
@@ -153,21 +152,14 @@ class ArmRun:
         paths = {"output_dir": self.runner.output_dir, "result_dir": self.runner.result_dir}
         registry.mapping["paths"].update({name: str(path) for name, path in paths.items()})
 
-    def _stack_on_error(self) -> ExitStack:
-        """Closes this run when its block raises; otherwise leaves it open."""
-        stack = ExitStack()
-        stack.push(lambda kind, *_: self.close() if kind is not None and kind is not SystemExit else None)
-        return stack
-
     def _end(self) -> None:
         """Evaluate, export, note what the report wants to know, and free the memory."""
         training, model = self.runner.training, self.runner.unwrap_dist_model(self.runner.model)
-        settings = self.runner.settings
         facts = {
             "steps": training.iters,
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "soft_prompt_tokens": soft_prompt_tokens(model),
-            "images_per_step": settings.batch_size_train * settings.accum_grad_iters * get_world_size(),
+            "images_per_step": self.runner.settings.images_per_step,
             "peak_memory_gib": self._peak_memory() if self.scored else None,
         }
         facts["scores"] = training.finish(evaluate=self._scores_now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +16,7 @@ from lavis.common.dist_utils import get_world_size
 from lavis_evlgen.comparison.arm_run import read_facts, stage_folder
 from lavis_evlgen.comparison.plan import Arm, Plan
 from lavis_evlgen.launch import lavis_config
+from lavis_evlgen.reports.figures import machine
 from lavis_evlgen.runners.progress import RunLog
 from lavis_evlgen.runners.settings import RunSettings
 from lavis_evlgen.versions import versions
@@ -47,7 +48,7 @@ class RunCurve:
         held_out, evaluations, rates = [], [], []
         seconds, counted, loss = 0.0, 0, None
         for row in RunLog(folder, enabled=False).read():
-            place = {"step": row.get("iters", 0), "seconds": round(seconds, 2)}
+            place = {"step": row.get("iters", 0), "seconds": round(seconds, 6)}
             if "seconds" in row:
                 seconds += row["seconds"]
                 rates.append(row["seconds"] / max(1, row["iters"] - counted))
@@ -57,13 +58,14 @@ class RunCurve:
             elif "split" in row:
                 scores = {key: row[key] for key in row if key not in ("iters", "split") and _is_number(row[key])}
                 evaluations.append({**place, "split": row["split"], "scores": scores})
-        return cls(held_out, evaluations, round(seconds, 2), median(rates) if rates else None)
+        return cls(held_out, evaluations, round(seconds, 6), median(rates) if rates else None)
 
 
 def collect(plan: Plan, tuning: dict[str, Any] | None, command: str = "") -> dict[str, Any]:
     """Everything that the report is made of; unfinished runs come with what they have so far."""
     arms = [_arm_record(plan, arm) for arm in plan.arms]
-    first = plan.arms[0].stages[-1].config
+    first, here = plan.arms[0].stages[-1].config, machine()
+    model = lavis_config(first).model_cfg
     return {
         "format": FORMAT,
         "name": plan.name,
@@ -73,13 +75,13 @@ def collect(plan: Plan, tuning: dict[str, Any] | None, command: str = "") -> dic
         "setting": {
             "data": plan.data,
             "images": _images(plan),
-            "vision": _of_arms(plan, "vit_model"),
-            "language": _of_arms(plan, "llm_model") or _of_arms(plan, "opt_model"),
+            "vision": model.get("vit_model"),
+            "language": model.get("llm_model") or model.get("opt_model"),
             "batch_size": int(first.run.get("batch_size_train", 8)),
             "precision": str(first.run.get("precision") or "fp32"),
             "device": str(first.run.get("device", "cuda")),
             "threads": torch.get_num_threads(),
-            "processor": processor(),
+            "processor": here["gpu"] or here["processor"] or platform.machine(),
             "world_size": get_world_size(),
         },
         "seeds": list(plan.seeds),
@@ -109,7 +111,7 @@ def _arm_record(plan: Plan, arm: Arm) -> dict[str, Any]:
             {
                 "title": stage.title,
                 "steps": stage.steps,
-                "seconds_per_step": round(median(rates), 4) if rates else None,
+                "seconds_per_step": round(median(rates), 6) if rates else None,
                 **{key: facts.get(key) for key in ("trainable_parameters", "soft_prompt_tokens", "peak_memory_gib")},
             }
         )
@@ -135,7 +137,7 @@ def _run_record(arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
         for points, into in ((found.held_out, curve), (found.evaluations, evaluations)):
             for point in points:
                 place = {"stage": number + 1, "step": steps + point["step"]}
-                place |= {"images": images + per_step * point["step"], "seconds": round(seconds + point["seconds"], 2)}
+                place |= {"images": images + per_step * point["step"], "seconds": round(seconds + point["seconds"], 6)}
                 into.append({**point, **place})
         steps, images, seconds = steps + stage.steps, images + per_step * stage.steps, seconds + found.seconds
         if facts is None:
@@ -144,22 +146,12 @@ def _run_record(arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
     if facts is not None:
         last = {key: curve[-1][key] for key in HELD_OUT} if curve else dict.fromkeys(HELD_OUT)
         scores = {split: {k: v for k, v in of.items() if _is_number(v)} for split, of in facts["scores"].items()}
-        final = {**last, "steps": steps, "seconds": round(seconds, 2), "scores": scores}
+        final = {**last, "steps": steps, "seconds": round(seconds, 6), "scores": scores}
     return {"seed": seed, "finished": final is not None, "curve": curve, "evaluations": evaluations, "final": final}
 
 
 def run_folder(plan: Plan, arm: Arm, seed: int) -> Path:
     return plan.out / arm.name / f"seed{seed}"
-
-
-def processor() -> str:
-    """The processor's (or the GPU's) name as the system gives it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def _images(plan: Plan) -> dict[str, int] | None:
@@ -173,16 +165,8 @@ def _images(plan: Plan) -> dict[str, int] | None:
     return counts or None
 
 
-def _of_arms(plan: Plan, key: str) -> str | None:
-    """The value of a model key in the first arm's own yaml or its model type's."""
-    section = lavis_config(plan.arms[0].stages[-1].config).model_cfg
-    value = section.get(key)
-    return None if value is None else str(value)
-
-
 def _images_per_step(run: Any) -> int:
-    settings = RunSettings.from_config(run)
-    return settings.batch_size_train * settings.accum_grad_iters * get_world_size()
+    return replace(RunSettings.from_config(run), world_size=get_world_size()).images_per_step
 
 
 def _is_number(value: Any) -> bool:

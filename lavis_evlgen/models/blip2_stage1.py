@@ -9,8 +9,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from lavis.common.dist_utils import download_cached_file
-from lavis.common.utils import is_url
 from lavis.models.base_model import BaseModel
 from lavis.models.blip2_models.blip2 import LayerNorm
 from lavis.models.blip2_models.blip2_qformer import Blip2Qformer
@@ -21,7 +19,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenize
 
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.lavis_repairs import QFormerLM, processes
-from lavis_evlgen.models.checkpoints import load_weights, read_weights
+from lavis_evlgen.models.checkpoints import LoadsCheckpoints
 from lavis_evlgen.models.config import ModelConfig, check_keys
 from lavis_evlgen.models.connectors import bert_config, load_bert
 from lavis_evlgen.models.hub import load_pretrained
@@ -36,7 +34,7 @@ _KEYS = """
 KEYS = frozenset(_KEYS.split())
 
 
-class Blip2Stage1(Blip2Qformer):
+class Blip2Stage1(LoadsCheckpoints, Blip2Qformer):
     """Contrast, matching and captioning of images and texts by a Q-Former with its text half, without any LLM.
 
     Trainable: `ln_vision`, `query_tokens`, `Qformer`, the two projections, `itm_head` and `temp`, named as in LAVIS,
@@ -139,17 +137,6 @@ class Blip2Stage1(Blip2Qformer):
         """The trainable tensors by name, tied ones under both names as in LAVIS's checkpoints."""
         named = self.named_parameters(remove_duplicate=False)
         return {name: tensor.detach() for name, tensor in named if tensor.requires_grad}
-
-    def load_trainable_state_dict(self, weights: dict[str, Tensor], source: str = "checkpoint") -> None:
-        """Load weights of ours or of LAVIS's first stage; see `load_weights` for what is refused."""
-        load_weights(self, weights, source)
-
-    def load_checkpoint(self, url_or_filename: str) -> None:
-        """Load a checkpoint of ours or of LAVIS's first stage from a file or a URL."""
-        path = download_cached_file(url_or_filename, check_hash=False) if is_url(url_or_filename) else url_or_filename
-        self.load_trainable_state_dict(read_weights(path), path)
-
-    load_from_pretrained = load_checkpoint
 
     @classmethod
     def from_config(cls, cfg: DictConfig | dict[str, Any]) -> Blip2Stage1:

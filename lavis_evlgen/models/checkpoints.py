@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
+from lavis.common.dist_utils import download_cached_file
+from lavis.common.utils import is_url
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -107,6 +109,26 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
         for name, tensor in weights.items():
             if name in own:
                 own[name].copy_(tensor)
+
+
+def local_file(source: str) -> str:
+    """The path of a file, downloaded first where `source` is a URL."""
+    return download_cached_file(source, check_hash=False) if is_url(source) else os.path.expanduser(source)
+
+
+class LoadsCheckpoints:
+    """Mixin for models: checkpoints of ours and of the releases that they stand for. It comes before LAVIS's class."""
+
+    def load_trainable_state_dict(self, weights: dict[str, Tensor], source: str = "checkpoint") -> None:
+        """Load weights under our names or a release's; see `load_weights` for what is refused."""
+        load_weights(cast(nn.Module, self), weights, source)
+
+    def load_checkpoint(self, url_or_filename: str) -> None:
+        """Load a checkpoint of ours or of a release from a file or a URL."""
+        path = local_file(url_or_filename)
+        self.load_trainable_state_dict(read_weights(path), path)
+
+    load_from_pretrained = load_checkpoint
 
 
 def _neutral(trainable: Iterable[str], weights: Iterable[str]) -> set[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import torch
-from lavis.common.dist_utils import download_cached_file
-from lavis.common.utils import is_url
 from torch import Tensor, nn
 
 from lavis_evlgen.errors import WeightsError
-from lavis_evlgen.models.checkpoints import read_weights, rename_official
+from lavis_evlgen.models.checkpoints import local_file, read_weights, rename_official
 
 KEY = "connector_weights"
 _STAGE1 = {"Qformer.bert.": "connector.bert.", "query_tokens": "connector.query_tokens"}
@@ -34,8 +31,9 @@ def load_connector_weights(model: nn.Module, path: str) -> None:
     Raises:
         WeightsError: a tensor of the connector is missing, has another shape, or belongs to another kind of connector.
     """
-    file = download_cached_file(path, check_hash=False) if is_url(path) else os.path.expanduser(path)
-    found = {name: tensor for name, tensor in _our_names(read_weights(file, KEY)).items() if _is_wanted(name)}
+    found = {
+        name: tensor for name, tensor in _our_names(read_weights(local_file(path), KEY)).items() if _is_wanted(name)
+    }
     own = {name: tensor for name, tensor in model.named_parameters() if _is_wanted(name)}
     for name in own:
         if name not in found:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lavis.common.dist_utils import download_cached_file
-from lavis.common.utils import is_url
 from lavis.models.base_model import BaseModel
 from lavis.models.blip2_models.blip2 import LayerNorm
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.models.answering import Answering
-from lavis_evlgen.models.checkpoints import load_weights, read_weights
+from lavis_evlgen.models.checkpoints import LoadsCheckpoints
 from lavis_evlgen.models.config import ModelConfig
 from lavis_evlgen.models.connector import Connector
 from lavis_evlgen.models.connector_weights import load_connector_weights
@@ -47,7 +45,7 @@ class Features:
     source_map: Tensor | None
 
 
-class EVLGen(SelfCritical, Answering, BaseModel):
+class EVLGen(LoadsCheckpoints, SelfCritical, Answering, BaseModel):
     """Image or video to text through a soft prompt.
 
     Trainable: `ln_vision`, `connector`, `prompt_proj` (and `skip_proj`, and the contextualizer in `temporal`).
@@ -212,17 +210,6 @@ class EVLGen(SelfCritical, Answering, BaseModel):
     def trainable_state_dict(self) -> dict[str, Tensor]:
         """The trainable tensors by name: all that a checkpoint needs."""
         return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
-
-    def load_trainable_state_dict(self, weights: dict[str, Tensor], source: str = "checkpoint") -> None:
-        """Load weights under our names or the official ones; see `load_weights` for what is refused."""
-        load_weights(self, weights, source)
-
-    def load_checkpoint(self, url_or_filename: str) -> None:
-        """Load a checkpoint of ours or of the official release from a file or a URL."""
-        path = download_cached_file(url_or_filename, check_hash=False) if is_url(url_or_filename) else url_or_filename
-        self.load_trainable_state_dict(read_weights(path), path)
-
-    load_from_pretrained = load_checkpoint
 
     @classmethod
     def from_config(cls, cfg: DictConfig | dict[str, Any]) -> EVLGen:

@@ -90,8 +90,7 @@ class RunFiles:
     @property
     def images_per_step(self) -> int:
         """Pictures of one optimisation step over all processes."""
-        settings = RunSettings.from_config(self.config.run)
-        return settings.batch_size_train * settings.accum_grad_iters * settings.world_size
+        return RunSettings.from_config(self.config.run).images_per_step
 
     @property
     def train_seconds(self) -> float | None:

@@ -102,6 +102,11 @@ class RunSettings:
                 "run.health_freq needs held-out pictures: name a split in run.valid_splits, or set it to 0"
             )
 
+    @property
+    def images_per_step(self) -> int:
+        """Pictures of one optimisation step over all processes."""
+        return self.batch_size_train * self.accum_grad_iters * self.world_size
+
     def precision_on(self, device_type: str) -> str:
         """fp32, bf16 or fp16 as it will be used on ``cpu`` or ``cuda``; fp16 needs a GPU."""
         wanted = self.precision or ("fp16" if self.amp else "fp32")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -46,6 +48,11 @@ class Reduction:
             self.weight * later.weight.gather(1, self.target),
             later.num_out,
         )
+
+    @classmethod
+    def composed(cls, reductions: Iterable[Reduction]) -> Reduction | None:
+        """Reductions one after the other as one map; None for none."""
+        return reduce(cls.then, reductions) if (reductions := list(reductions)) else None
 
     def sizes(self, input_sizes: Tensor | None = None) -> Tensor:
         """How many original tokens each output token stands for: [B, M]. `input_sizes` [B, N] defaults to ones."""

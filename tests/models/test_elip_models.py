@@ -1,31 +1,10 @@
 """Every ELIP model against the class of LAVIS's that it extends: training, inference, loading."""
 
-from functools import partial
-
 import pytest
 import torch
-from elip_tiny import MODELS, QUEUED, SMALL, build, model_keys, samples, step
+from elip_tiny import MODELS, QUEUED, SMALL, build, samples, step
 
 from lavis_evlgen.errors import ConfigError, WeightsError
-
-
-@pytest.fixture
-def keys(tmp_path):
-    """Model keys of a tiny model of LAVIS's: ``keys("blip_vqa", elip_training=True)``."""
-    return partial(model_keys, tmp_path)
-
-
-@pytest.fixture
-def pair(keys, capsys):
-    """LAVIS's model and the ELIP model with the same weights: ``pair("blip_vqa", elip_keep=[1, 1, 1])``."""
-
-    def make(name, **overrides):
-        chosen = keys(name, **overrides)
-        models = build(name, chosen), build(f"elip_{name}", chosen)
-        capsys.readouterr()
-        return models
-
-    return make
 
 
 def assert_equal_steps(ours, theirs, task):

@@ -1,36 +1,15 @@
 """What goes wrong in LAVIS when an online ViT gives fewer tokens than its momentum copy, and elsewhere on the way."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from elip_tiny import QUEUED, SMALL, build, model_keys, samples, step
+from elip_tiny import QUEUED, SMALL, build, samples, step
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.models.elip.tasks import AnyBatchQueue
-
-
-@pytest.fixture
-def keys(tmp_path):
-    """Model keys of a tiny model of LAVIS's: ``keys("blip_vqa", elip_training=True)``."""
-    return partial(model_keys, tmp_path)
-
-
-@pytest.fixture
-def pair(keys, capsys):
-    """LAVIS's model and the ELIP model with the same weights: ``pair("blip_vqa", elip_keep=[1, 1, 1])``."""
-
-    def make(name, **overrides):
-        chosen = keys(name, **overrides)
-        models = build(name, chosen), build(f"elip_{name}", chosen)
-        capsys.readouterr()
-        return models
-
-    return make
 
 
 @pytest.mark.parametrize("name", ["albef_pretrain", "albef_nlvr"])

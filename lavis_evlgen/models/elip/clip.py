@@ -81,10 +81,7 @@ class TextGuidedBlocks:
 
     def source_map(self) -> Reduction | None:
         """From prefix tokens and patches to the tokens of the last guided pass; None when there was none."""
-        composed: Reduction | None = None
-        for reduction in self.reductions:
-            composed = reduction if composed is None else composed.then(reduction)
-        return composed
+        return Reduction.composed(self.reductions)
 
     def remove(self) -> None:
         """Take the hooks off the ViT."""

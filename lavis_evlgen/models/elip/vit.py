@@ -86,10 +86,7 @@ class TextGuidedViT(VisionTransformerEncoder):
 
     def source_map(self) -> Reduction | None:
         """From CLS and patches to the tokens of the last guided pass; None when there was none."""
-        composed: Reduction | None = None
-        for reduction in self.reductions:
-            composed = reduction if composed is None else composed.then(reduction)
-        return composed
+        return Reduction.composed(self.reductions)
 
     @property
     def _first(self) -> int:
