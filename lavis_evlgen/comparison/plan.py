@@ -114,19 +114,22 @@ def read_plan(
     if not section:
         raise ConfigError(f"{path} has no section `compare`: it names the arms, see projects/blip2/compare_demo.yaml")
     _check_keys(section, ("seeds", "turn", "tune", "reference", "claims", "data", "arms"), "compare")
+    for key in ("reference", "data"):
+        _text_or_none(section.get(key), f"compare.{key}")
     every = {name: _arm(name, said or {}, config) for name, said in _mapping(section, "arms").items()}
     chosen = _chosen(every, arms)
-    seeds = _whole_numbers(list(seeds) if seeds is not None else section.get("seeds", [42]), "compare.seeds")
-    out = Path(config.run.get("output_dir") or f"outputs/{Path(path).stem}")
+    own_seeds = _whole_numbers(section.get("seeds", [42]), "compare.seeds")
+    seeds = _whole_numbers(list(seeds), "--seeds") if seeds is not None else own_seeds
+    out = Path(_text_or_none(config.run.get("output_dir"), "run.output_dir") or f"outputs/{Path(path).stem}")
     plan = Plan(
         name=Path(path).stem,
         out=out,
         arms=tuple(chosen),
         seeds=tuple(seeds),
         turn=_whole_numbers([section.get("turn", 10)], "compare.turn")[0] or 1,
-        tune=_tuning(section.get("tune"), every, seeds[0]),
+        tune=_tuning(section.get("tune"), every, own_seeds[0]),  # the same whichever seeds are asked for
         reference=section.get("reference") or chosen[0].name,
-        claims=tuple(_claim(claim, every) for claim in section.get("claims") or ()),
+        claims=tuple(_claim(claim, every) for claim in _list(section.get("claims"), "compare.claims")),
         data=section.get("data"),
     )
     if plan.reference not in every:
@@ -140,14 +143,14 @@ def read_plan(
 
 def _arm(name: str, said: Mapping[str, Any], base: DictConfig) -> Arm:
     where = f"compare.arms.{name}"
-    if not re.fullmatch(r"[\w.+-]+", name):
+    if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
         raise ConfigError(f"{where}: a name is made of letters, digits and . _ + -, since a folder is called so")
-    _check_keys(said, ARM_KEYS, where)
+    _check_part(said, ARM_KEYS, where)
     shared = _merged(base, said)
-    parts = said.get("stages") or [{}]
+    parts = _list(said.get("stages"), f"{where}.stages") or [{}]
     stages = []
     for number, part in enumerate(parts, start=1):
-        _check_keys(part, STAGE_KEYS, f"{where}.stages[{number - 1}]")
+        _check_part(part, STAGE_KEYS, f"{where}.stages[{number - 1}]")
         title = part.get("title") or (f"stage {number}" if len(parts) > 1 else "language modelling")
         stages.append(Stage(title, _merged(shared, part)))
     overrides = [*_dotted(said), *(f"stage {n}: {each}" for n, part in enumerate(parts, 1) for each in _dotted(part))]
@@ -191,15 +194,18 @@ def _tuning(section: Any, arms: Mapping[str, Arm], seed: int) -> Tuning | None:
     missing = [key for key in ("key", "values", "steps") if not section.get(key)]
     if missing:
         raise ConfigError(f"compare.tune.{missing[0]} is missing: tune needs key, values and steps")
+    for key in ("values", "arms"):
+        _list(section.get(key), f"compare.tune.{key}")
+    _text_or_none(section["key"], "compare.tune.key")
     for arm in section.get("arms") or ():
-        if arm not in arms:
+        if not isinstance(arm, str) or arm not in arms:
             raise ConfigError(f"compare.tune.arms: {arm!r} is no arm{nearest(arm, arms)}")
     steps = _whole_numbers([section["steps"]], "compare.tune.steps")[0]
     return Tuning(
         _full_key(section["key"]),
         tuple(section["values"]),
         steps,
-        int(section.get("seed", seed)),
+        _whole_numbers([section.get("seed", seed)], "compare.tune.seed")[0],
         tuple(section.get("arms") or arms),
     )
 
@@ -207,7 +213,7 @@ def _tuning(section: Any, arms: Mapping[str, Arm], seed: int) -> Tuning | None:
 def _claim(claim: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[str, Any]:
     _check_keys(claim, CLAIM_KEYS, "compare.claims")
     for key in ("arm", "of"):
-        if claim.get(key) not in arms:
+        if str(claim.get(key)) not in arms:
             raise ConfigError(f"compare.claims: {claim.get(key)!r} is no arm{nearest(str(claim.get(key)), arms)}")
     return dict(claim)
 
@@ -219,7 +225,7 @@ def _swept(plan: Plan, sweep: str) -> Plan:
         values = yaml.safe_load(f"[{text}]")
     except yaml.YAMLError as error:
         raise ConfigError(f"--sweep {sweep}: write KEY=VALUE,VALUE, for example tome_r=19,38") from error
-    if not key or not values:
+    if not re.fullmatch(r"[\w.]*\w", key) or not values:
         raise ConfigError(f"--sweep {sweep!r}: write KEY=VALUE,VALUE, for example tome_r=19,38")
     full, short, base = _full_key(key), key.rpartition(".")[2], plan.arms[0]
     arms = []
@@ -268,15 +274,37 @@ def _mapping(section: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
+def _check_part(said: Any, known: Iterable[str], where: str) -> None:
+    """What an arm or a stage says: its keys, and the kinds of their values."""
+    _check_keys(said, known, where)
+    for key in ("title", "group"):
+        _text_or_none(said.get(key), f"{where}.{key}")
+    for key in SECTIONS:
+        if not isinstance(said.get(key) or {}, Mapping):
+            raise ConfigError(f"{where}.{key}: expected keys and values, not {str(said[key])[:60]!r}")
+
+
+def _text_or_none(value: Any, where: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{where}: {str(value)[:60]!r}, expected a text")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise ConfigError(f"{where}: {str(value)[:60]!r}, expected a list")
+    return value or []
+
+
 def _check_keys(section: Any, known: Iterable[str], where: str) -> None:
     if not isinstance(section, Mapping):
-        raise ConfigError(f"{where}: expected keys and values, not {section!r}")
+        raise ConfigError(f"{where}: expected keys and values, not {str(section)[:60]!r}")
     for key in section:
         if key not in known:
             raise ConfigError(f"{where}.{key} is unknown{nearest(str(key), known)}")
 
 
 def _whole_numbers(values: Any, where: str) -> list[int]:
-    if not isinstance(values, list) or not values or any(not isinstance(v, int) or v < 0 for v in values):
+    if not isinstance(values, list) or not values or any(type(v) is not int or not 0 <= v < 2**32 for v in values):
         raise ConfigError(f"{where}: {values!r}, expected whole numbers")
     return values
