@@ -3,7 +3,7 @@ BIN := .venv/bin
 # waiting threads sleep instead of spinning: on a busy machine spinning stalls steps for seconds
 RUN := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m torch.distributed.run --nproc_per_node=1
 
-.PHONY: setup demo demo-long demo-video demo-vqa demo-compare test test-slow lint clean
+.PHONY: setup demo demo-long demo-video demo-vqa demo-compare faults test test-slow lint clean
 
 setup: .venv/.installed
 
@@ -39,6 +39,10 @@ demo-vqa: setup
 demo-compare: setup
 	$(BIN)/python -m lavis_evlgen.embedded --out outputs/compare_demo/data --things 16 --train 640 --val 64 --test 160 --unseen 0
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m lavis_evlgen.cli compare --cfg-path projects/blip2/compare_demo.yaml
+
+# 200 faults injected into training runs, each of which must go on as if nothing had been
+faults: setup
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/fault_campaign
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"
