@@ -1,20 +1,24 @@
 """Does the model look at the picture? Held-out loss with the right pictures against that with shuffled ones.
 
-A model that ignores its pictures can have a falling loss and fluent captions; then both losses are equal.
+A model that ignores its pictures can have a falling loss and fluent captions; then both losses are equal. How much the
+soft prompts differ from picture to picture tells whether the language model could look at all.
 """
 
 import logging
+import operator
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from lavis_evlgen.runners import rng
 from lavis_evlgen.runners.distributed import summed
 from lavis_evlgen.runners.evaluation import EvalLoader
 from lavis_evlgen.runners.samples import to_device
+from lavis_evlgen.runners.sharding import as_many_everywhere
 from lavis_evlgen.runners.step import autocast
 
 PICTURES = ("image", "vision_features", "video")
@@ -45,29 +49,50 @@ def right_and_shuffled(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str,
     return right, {**right, **pictures}
 
 
+def prompt_differences(prompts: Tensor) -> tuple[float, int]:
+    """How much soft prompts [B, L', D_l] differ: a sum over ordered pairs of pictures, and how many pairs there are.
+
+    The difference of a pair is 1 minus the cosine similarity of their tokens at the same place, averaged over the
+    places: 0 for equal prompts, 1 for unrelated ones. Nothing is subtracted before, since the language model too sees
+    the tokens whole, and by direction alone: its norms take their length away.
+    """
+    directions = F.normalize(prompts.float(), dim=-1)
+    count = len(directions)
+    # of unit vectors the squared distance is twice that difference; zeros, all alike, are no distance apart
+    spread = (directions - directions.mean(dim=0)).square().sum()
+    return count * float(spread) / directions.shape[1], count * (count - 1)
+
+
 class TrainingHealth:
-    """Measures the gap between both losses and warns while it stays near zero."""
+    """Measures the gap between both losses, and the diversity of the soft prompts."""
 
-    def __init__(self, loader: EvalLoader, batches: int, device: torch.device, precision: str, warmup: int) -> None:
-        """Keeps the first ``batches`` batches of this rank's ``loader``; warns from step ``warmup`` on."""
+    def __init__(self, loader: EvalLoader, batches: int, device: torch.device, precision: str) -> None:
+        """Keeps the first ``batches`` batches of this rank's ``loader``."""
         pairs = [right_and_shuffled(batch) for batch in islice(loader, batches) if "text_input" in batch]
-        self.pairs = [pair for pair in pairs if pair is not None]
-        self.device, self.precision, self.warmup = device, precision, warmup
-        self.without_gap = 0
+        own = [pair for pair in pairs if pair is not None]
+        self.pairs = as_many_everywhere(own) if loader.together else [(pair, True) for pair in own]
+        self.device, self.precision = device, precision
 
-    def __call__(self, model: nn.Module, loss_of: Callable[..., Tensor], iters: int) -> dict[str, float] | None:
-        """held_out_loss, shuffled_loss and gap over all ranks (nats a token); None without captioned batches."""
-        sums = [0.0, 0.0, 0.0]
+    def __call__(self, model: Any, loss_of: Callable[..., Tensor]) -> dict[str, float] | None:
+        """held_out_loss, shuffled_loss and gap (nats a token), and, of models with a ``soft_prompt``,
+        prompt_diversity (see :func:`prompt_differences`), over all ranks; None without captioned batches.
+        """
+        sums = [0.0] * 5
         was_training = model.training
         model.eval()
         with rng.preserved(), torch.no_grad(), autocast(self.device, self.precision):
-            for right, shuffled in self.pairs:
-                count = len(right["image_id"])
-                sums[0] += count * float(loss_of(model=model, samples=to_device(right, self.device)))
+            for (right, shuffled), own in self.pairs:
+                count = len(right["image_id"]) if own else 0
+                right = to_device(right, self.device)
+                if hasattr(model, "soft_prompt"):
+                    right["soft_prompt"] = model.soft_prompt(right)  # which the loss takes up
+                    if own:
+                        sums[3:] = map(operator.add, sums[3:], prompt_differences(right["soft_prompt"]))
+                sums[0] += count * float(loss_of(model=model, samples=right))
                 sums[1] += count * float(loss_of(model=model, samples=to_device(shuffled, self.device)))
                 sums[2] += count
         model.train(was_training)
-        held_out, shuffled_sum, total = summed(sums, self.device)
+        held_out, shuffled_sum, total, differences, compared = summed(sums, self.device)
         if not total:
             logging.warning(
                 "run.health_freq: the first split of run.valid_splits gives no captions (text_input) or only one "
@@ -76,15 +101,6 @@ class TrainingHealth:
             return None
         result = {"held_out_loss": held_out / total, "shuffled_loss": shuffled_sum / total}
         result["gap"] = result["shuffled_loss"] - result["held_out_loss"]
-        self._judge(result["gap"], iters)
+        if compared:
+            result["prompt_diversity"] = differences / compared
         return result
-
-    def _judge(self, gap: float, iters: int) -> None:
-        self.without_gap = self.without_gap + 1 if gap < LEAST_GAP and iters >= self.warmup else 0
-        if self.without_gap >= PATIENCE:
-            logging.warning(
-                "step %d: held-out loss is the same with wrong pictures (gap %.3f nats, %d checks in a row): the model "
-                "writes its captions without looking. Usual reasons: a learning rate that is too high for the "
-                "connector, pictures that do not belong to their captions, or too few steps so far.",
-                iters, gap, self.without_gap,
-            )  # fmt: skip
