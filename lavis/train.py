@@ -3,9 +3,7 @@
 This folder is no package on purpose: `import lavis` finds the installed LAVIS.
 """
 
-import sys
-
-from lavis_evlgen.launch import main
+from lavis_evlgen.launch import run_and_leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_leave()

@@ -138,6 +138,20 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=commands.cost)
 
+    command = subparsers.add_parser("watch", help="show a run, or the runs below a folder, live in the terminal")
+    command.add_argument("folder", type=Path, metavar="OUTPUT_DIR", help="a run's output folder, or one above several")
+    command.add_argument("--once", action="store_true", help="print one frame; exit code 1 if a run is in trouble")
+    command.add_argument("--json", action="store_true", help="print one frame as JSON")
+    command.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between looks (default: 2)")
+    command.set_defaults(run=commands.watch)
+
+    command = subparsers.add_parser("doctor", help="check this machine and installation, and say what to mend")
+    command.add_argument("--cfg-path", metavar="FILE", help="also what this yaml of a run needs")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--no-train", action="store_true", help="leave out the small training")
+    command.add_argument("--part", help=argparse.SUPPRESS)  # how it starts its own processes
+    command.set_defaults(run=commands.doctor)
+
     command = subparsers.add_parser("report", help="write report.html and report.json of a run or comparison")
     command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="its output folder")
     command.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis_evlgen.errors import ConfigError, DataError
+from lavis_evlgen.json_text import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +22,8 @@ def launch(args: argparse.Namespace) -> int:
     """Train or evaluate; the arguments are those of ``lavis_evlgen.train``."""
     from lavis_evlgen import launch as launcher
 
+    if launcher.Placement.from_environment().world_size > 1:
+        launcher.run_and_leave(args.rest, evaluate=args.evaluate)
     return launcher.main(args.rest, evaluate=args.evaluate)
 
 
@@ -178,6 +181,25 @@ def cost(args: argparse.Namespace) -> int:
     return 0
 
 
+def watch(args: argparse.Namespace) -> int:
+    """Show the runs of a folder."""
+    from lavis_evlgen.watch.command import watch as watch_folder
+
+    if not args.every > 0:
+        raise ConfigError(f"--every {args.every:g}: the seconds between two looks must be more than 0")
+    return watch_folder(args.folder.expanduser(), once=args.once, as_json=args.json, every=args.every)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Check machine and installation; 1 where something will fail."""
+    from lavis_evlgen.doctor import parts, report
+
+    if args.part:
+        parts.work(args.part, args.cfg_path, not args.no_train)
+        return 0
+    return report.doctor(args.cfg_path, args.json, not args.no_train)
+
+
 def report(args: argparse.Namespace) -> int:
     """Write the report of a run, or of a comparison of runs, and print its main figures."""
     _quiet()
@@ -197,7 +219,7 @@ def report(args: argparse.Namespace) -> int:
 
 def _tell(folder: Path) -> int:
     """Print the main figures of a report."""
-    found = json.loads((folder / "report.json").read_text("utf-8"))
+    found = read_json(folder / "report.json", "write the report again")
     for line in found.get("headlines", []):
         print(line)
     for name, arm in found.get("arms", {}).items():

@@ -45,6 +45,7 @@ def check_config(config: DictConfig) -> None:
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     problems = [f"{key} is unknown{nearest(key, SECTIONS)}" for key in plain if key not in SECTIONS]
+    _check_kinds(plain)
     problems += _model_problems(plain.get("model") or {})
     for name, section in (plain.get("datasets") or {}).items():
         problems += _dataset_problems(str(name), section or {})
@@ -53,12 +54,31 @@ def check_config(config: DictConfig) -> None:
         raise ConfigError("configuration: " + "\n  ".join(problems))
 
 
+def _check_kinds(plain: Mapping[str, Any]) -> None:
+    """What must hold keys and values does."""
+    for name in SECTIONS:
+        if not isinstance(plain.get(name) or {}, Mapping):
+            raise ConfigError(f"{name} must hold keys and values, not {str(plain[name])[:60]!r}")
+    for name, section in (plain.get("datasets") or {}).items():
+        path = f"datasets.{name}"
+        parts = {path: section or {}}
+        if isinstance(section, Mapping):
+            parts |= {
+                f"{path}.{key}": value or {}
+                for key, value in section.items()
+                if str(key).endswith("_processor") or key in ("annotations", "build_info")
+            }
+        for where, part in parts.items():
+            if not isinstance(part, Mapping):
+                raise ConfigError(f"{where} must hold keys and values, not {str(part)[:60]!r}")
+
+
 def _model_problems(section: dict[str, Any]) -> list[str]:
     model, problem = _registered("model", section.get("arch"), "model.arch")
     if problem:
         return [problem]
     types = model.PRETRAINED_MODEL_CONFIG_DICT
-    if section.get("model_type") not in types:
+    if str(section.get("model_type")) not in types:
         said = f"{section['model_type']!r} is unknown" if section.get("model_type") else "is missing"
         return [f"model.model_type {said}{nearest(str(section.get('model_type')), types)}"]
     defaults = [_yaml_section(path, "model") for path in types.values()]
@@ -75,9 +95,9 @@ def _dataset_problems(name: str, section: dict[str, Any]) -> list[str]:
     builder, problem = _registered("builder", name, path)
     if problem:
         return [problem]
-    kind = section.get("type", "default")
+    kind = str(section.get("type", "default"))
     if kind not in builder.DATASET_CONFIG_DICT:
-        return [f"{path}.type {kind!r} is unknown{nearest(str(kind), builder.DATASET_CONFIG_DICT)}"]
+        return [f"{path}.type {kind!r} is unknown{nearest(kind, builder.DATASET_CONFIG_DICT)}"]
     processors = {key: value for key, value in section.items() if str(key).endswith("_processor")}
     rest = {key: value for key, value in section.items() if key not in processors}
     defaults: list[Any] = [
@@ -115,7 +135,7 @@ def _run_problems(section: dict[str, Any]) -> list[str]:
     problems += [problem] if problem else []
     schedules = {*SCHEDULES, *registry.list_lr_schedulers()}
     schedule = section.get("lr_sched")
-    if schedule is not None and schedule not in schedules:
+    if schedule is not None and str(schedule) not in schedules:
         problems.append(f"run.lr_sched {schedule!r} is unknown{nearest(str(schedule), schedules)}")
     known = set(RunSettings.keys()) | set(create_runner_config_validator().arguments)
     for part in (task, runner):
@@ -124,14 +144,14 @@ def _run_problems(section: dict[str, Any]) -> list[str]:
             known |= set(declared) if declared is not None else _keys_read(part)
     # a few keys of LAVIS's own project files are read by no class
     unknown = [key for key in section if key not in known]
-    shipped = _shipped_run_keys(section.get("task")) if unknown else frozenset()
+    shipped = _shipped_run_keys(str(section.get("task"))) if unknown else frozenset()
     return problems + [f"run.{key} is unknown{nearest(key, known)}" for key in unknown if key not in shipped]
 
 
 def _registered(kind: str, name: Any, path: str) -> tuple[Any, str | None]:
     """The class registered under ``name``, or the problem with it."""
     names = registry.mapping[f"{kind}_name_mapping"]
-    if name in names:
+    if isinstance(name, str) and name in names:
         return names[name], None
     said = f"{name!r} is unknown" if name else "is missing"
     return None, f"{path} {said}{nearest(str(name), names)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -103,7 +104,7 @@ def check_data(
     """
     texts = [text for item in items for text in item.texts]
     found = DataCheck(kind, files=len(items), texts=len(texts), empty=empty)
-    found.missing = [item.file for item in items if not (folder / item.file).is_file()]
+    found.missing = [item.file for item in items if not os.path.isfile(folder / item.file)]
     there = sorted({item.file for item in items} - set(found.missing))
     drawn = there if decode_all else sorted(random.Random(0).sample(there, min(len(there), DECODED[kind])))
     found.decoded = len(drawn)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_evlgen.errors import ConfigError, EvlgenError, nearest
+from lavis_evlgen.json_text import read_json
 
 # the ways of joining frames that the video demo compares: name, what differs in the model section
 ARMS: dict[str, dict[str, Any]] = {
@@ -114,7 +115,7 @@ def _train_arm(folder: Path, options: list[str], spec: str) -> None:
     yaml = project_file("video.yaml")
     asked = {"yaml": yaml.read_text("utf-8"), "options": options, "clips": json.loads(spec)}
     begun, done = folder / "begun.json", folder / ARM_FILE
-    if begun.is_file() and json.loads(begun.read_text("utf-8")) != asked:
+    if begun.is_file() and read_json(begun, f"remove {folder}") != asked:
         raise ConfigError(
             f"{folder} was made with other options, clips or another yaml; choose another --out, or remove it"
         )
@@ -157,7 +158,7 @@ def _passing_on_stops(process: subprocess.Popen) -> Iterator[None]:
 def _precision_so_far(out: Path) -> str | None:
     """The precision of the arms that are there already: all must have the same."""
     for begun in sorted(out.glob("*/begun.json")):
-        options = json.loads(begun.read_text("utf-8"))["options"]
+        options = read_json(begun, f"remove {begun.parent}").get("options", [])
         return next(option.split("=")[1] for option in options if option.startswith("run.precision="))
     return None
 

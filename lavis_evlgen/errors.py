@@ -16,6 +16,10 @@ class WeightsError(EvlgenError, FileNotFoundError):
     """A file of weights is missing, damaged or belongs to another model."""
 
 
+class DownloadError(EvlgenError, OSError):
+    """A file cannot be fetched, or the process that fetches it for the others does not finish."""
+
+
 class DataError(EvlgenError, ValueError):
     """A data file is missing, damaged or empty, or too many of its samples are."""
 
@@ -26,6 +30,6 @@ class DivergedError(EvlgenError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the known name most like `name`, or the list of known names if none is."""
-    known = sorted(known)
+    name, known = str(name), sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

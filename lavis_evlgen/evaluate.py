@@ -1,8 +1,6 @@
 """Evaluate a model without training: `python -m lavis_evlgen.evaluate --cfg-path FILE.yaml [--options KEY=VALUE]`."""
 
-import sys
-
-from lavis_evlgen.launch import main
+from lavis_evlgen.launch import run_and_leave
 
 if __name__ == "__main__":
-    sys.exit(main(evaluate=True))
+    run_and_leave(evaluate=True)

@@ -2,12 +2,15 @@
 
 import argparse
 import logging
+import os
 import random
 import sys
 import tempfile
 import time
+import traceback
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,14 +20,19 @@ from lavis.common.dist_utils import setup_for_distributed
 from lavis.common.registry import registry
 from lavis.tasks import setup_task
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 import lavis_evlgen  # noqa: F401  registers models, builders, tasks and the runner
 from lavis_evlgen.config_check import check_config
+from lavis_evlgen.config_text import load_yaml, resolve
 from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
+from lavis_evlgen.runners.activity import ACTIVITY
+from lavis_evlgen.runners.data_workers import worker_deaths_named
 from lavis_evlgen.runners.distributed import Placement, init_process_group, on_rank_zero, usable_device
+from lavis_evlgen.runners.interrupt import StopSignal
+from lavis_evlgen.runners.out_of_memory import OutOfMemory, memory_errors_explained
 from lavis_evlgen.runners.settings import RunSettings
+from lavis_evlgen.runners.sharding import built
+from lavis_evlgen.runners.watchdog import watched
 
 SECTIONS = ("model", "datasets", "run")
 LAVIS_RUNNERS = ("runner_iter", "runner_base")
@@ -45,30 +53,19 @@ def read_config(path: str, options: list[str], further: tuple[str, ...] = ()) ->
     ``further`` names sections to keep beside those of a run. Options come first so that they also choose the default
     yaml (model.model_type), which LAVIS overlooks.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"--cfg-path {path}: there is no such file (seen from {Path.cwd()})")
     wrong = [option for option in options if "=" not in option]
     if wrong:
         raise ConfigError(f"--options takes KEY=VALUE, for example run.max_iters=10; not {' '.join(wrong)}")
+    loaded = load_yaml(path)
     try:
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig):
-            raise ConfigError(f"{path} must hold the sections {', '.join(SECTIONS)}")
         config: Any = OmegaConf.merge(loaded, OmegaConf.from_dotlist(options))
-        written = OmegaConf.to_yaml(config)
-        OmegaConf.resolve(config)
-        OmegaConf.to_container(config, throw_on_missing=True)
-    except ConfigError:
-        raise
-    except YAMLError as error:
-        raise ConfigError(f"{path} is not valid yaml: {error}") from error
-    except (OmegaConfBaseException, TypeError, ValueError) as error:
-        key = getattr(error, "full_key", None)
-        where = f" ({key})" if key else ""
-        raise ConfigError(f"{path}{where}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # OmegaConf's own kinds, and those of yaml, which it reads values with
+        raise ConfigError(f"--options {' '.join(options)}: {(str(error).splitlines() or ['?'])[0]}") from error
     # sections that only serve others, as paths in ${paths.images}
-    for name in [each for each in config if each not in (*SECTIONS, *further) and f"${{{each}" in written]:
-        del config[name]
+    for name in resolve(config, path) - {*SECTIONS, *further}:
+        config.pop(name, None)
     missing = [name for name in SECTIONS if not isinstance(config.get(name), DictConfig)]
     if missing:
         raise ConfigError(f"{path}: the section {' and '.join(missing)} is missing or empty")
@@ -77,7 +74,10 @@ def read_config(path: str, options: list[str], further: tuple[str, ...] = ()) ->
 
 def fill_in(run: DictConfig, placement: Placement, evaluate: bool) -> torch.device:
     """Put in what LAVIS's code reads without a default, and where this process stands; returns its device."""
-    device = usable_device(str(run.get("device") or "cuda"), placement.local_rank)
+    try:
+        device = usable_device(str(run.get("device") or "cuda"), placement.local_rank)
+    except RuntimeError as error:
+        raise ConfigError(f"run.device: {run.device!r}: torch knows no such device; use cpu or cuda") from error
     facts: dict[str, Any] = {
         "device": device.type,
         "distributed": placement.world_size > 1,
@@ -123,10 +123,11 @@ def run(config: DictConfig, stock: bool = False) -> dict[str, Any]:
     """Build task, data, model and runner, and train or evaluate; the metrics by split on rank 0."""
     cfg = lavis_config(config)
     cfg.pretty_print()
-    runner = build_runner(cfg)
-    if stock and cfg.run_cfg.evaluate:
-        return runner.evaluate(skip_reload=True) or {}
-    return runner.train() or {}
+    with memory_errors_explained(cfg.config), worker_deaths_named():
+        runner = build_runner(cfg)
+        if stock and cfg.run_cfg.evaluate:
+            return runner.evaluate(skip_reload=True) or {}
+        return runner.train() or {}
 
 
 def build_runner(cfg: Config) -> Any:
@@ -135,8 +136,10 @@ def build_runner(cfg: Config) -> Any:
     # the same start on every rank, then different dropout
     seed_everything(seed)
     task = setup_task(cfg)
+    ACTIVITY.enter("reading the data sets")
     datasets = task.build_datasets(cfg)
-    model = task.build_model(cfg)
+    ACTIVITY.enter("building the model")
+    model = built(lambda: task.build_model(cfg), RunSettings.from_config(cfg.run_cfg))
     seed_everything(seed + cfg.run_cfg.rank)
     job_id = on_rank_zero(lambda: _free_job_id(Path(cfg.run_cfg.get("output_dir", "output"))))
     for name in ("output_dir", "result_dir"):  # LAVIS's runners cannot set them twice in a process
@@ -150,7 +153,7 @@ def _free_job_id(folder: Path) -> str:
     now = time.time()
     while True:
         job_id = time.strftime("%Y%m%d%H%M%S", time.localtime(now))
-        if not (folder / job_id).exists():
+        if not os.path.exists(folder / job_id):
             return job_id
         now += 1
 
@@ -170,6 +173,8 @@ def start(argv: list[str] | None, evaluate: bool) -> dict[str, Any]:
     stock = args.stock_runner
     choose_runner(config.run, stock)
     check_config(config)
+    if stock and settings.shard != "none":
+        raise ConfigError("run.shard: LAVIS's runners cannot train sharded models; leave out --stock-runner")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if placement.world_size > 1 or stock:  # LAVIS's runners call dist.barrier() in any case
@@ -179,7 +184,8 @@ def start(argv: list[str] | None, evaluate: bool) -> dict[str, Any]:
         setup_for_distributed(placement.rank == 0)
         if device.type == "cpu":
             config.run.device = "cpu:0"  # LAVIS's runner has no model when the device is plain "cpu"
-    metrics = run(config, stock)
+    with StopSignal(at_once=True), nullcontext() if stock else watched(placement, settings):
+        metrics = run(config, stock)
     if dist.is_initialized():  # not after an error: the other ranks may never answer
         dist.barrier()  # all leave together: none closes its connections while another one still uses them
         dist.destroy_process_group()
@@ -196,6 +202,29 @@ def main(argv: list[str] | None = None, evaluate: bool = False) -> int:
     return 0
 
 
+def run_and_leave(argv: list[str] | None = None, evaluate: bool = False) -> NoReturn:
+    """:func:`main` as a whole process.
+
+    One of several ranks leaves without the interpreter's own clean-up once everything is written and said: threads of
+    gloo, NCCL or a lost store may still run, and abort the process when they meet an interpreter that is gone
+    ("terminate called without an active exception").
+    """
+    code: int | str | None
+    try:
+        code = main(argv, evaluate)
+    except SystemExit as left:
+        code = left.code
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if Placement.from_environment().world_size > 1:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
+
+
 def _report(error: EvlgenError, rank: int) -> None:
     """Say the error once; one about data may have met another rank than the first, and come from a worker."""
     message = str(error)
@@ -203,5 +232,5 @@ def _report(error: EvlgenError, rank: int) -> None:
         message = message.strip().splitlines()[-1].split(": ", 1)[-1]
     if rank == 0:
         print(f"error: {message}", file=sys.stderr)
-    elif isinstance(error, DataError):
+    elif isinstance(error, DataError | OutOfMemory):
         print(f"rank {rank}: error: {message}", file=sys.stderr)

@@ -77,7 +77,7 @@ def new_project(
     """
     if out.exists() and not overwrite:
         raise ConfigError(f"--out {out}: this file exists; name another one, or add --overwrite")
-    if out.suffix not in (".yaml", ".yml"):
+    if out.suffix not in (".yaml", ".yml") or out.stem in (".", ".."):
         raise ConfigError(f"--out {out}: the name must end in .yaml")
     if not 0 < val_share < 1:
         raise ConfigError(f"--val-share {val_share}: must lie between 0 and 1, such as 0.05")

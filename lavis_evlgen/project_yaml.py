@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from omegaconf import OmegaConf
 
 from lavis_evlgen.datasets.records import Kind
@@ -77,7 +77,8 @@ class Project:
 
     def yaml(self, command: str) -> str:
         """The whole file; ``command`` is its first line, how it is run."""
-        return "\n".join([f"# {command}", "", *self._model(), "", *self._data(), "", *self._run(), ""])
+        shown = "".join(each if each.isprintable() else "?" for each in command)  # a line break would end the comment
+        return "\n".join([f"# {shown}", "", *self._model(), "", *self._data(), "", *self._run(), ""])
 
     def _model(self) -> list[str]:
         arch = "evlgen_video" if self.kind == "video" else "evlgen"
@@ -162,7 +163,7 @@ class Project:
             f"  batch_size_eval: {2 * self.batch_size}",
             f"  num_workers: {self.num_workers}",
             f"  precision: {self.precision}",
-            *([f"  feature_cache: outputs/{self.name}/features"] if self.cached else []),
+            *([f"  feature_cache: {_text(f'outputs/{self.name}/features')}"] if self.cached else []),
             "",
             "  # held-out loss with right and with shuffled pictures: no gap means that pictures are ignored",
             f"  health_freq: {math.ceil(steps / 10)}",
@@ -175,7 +176,7 @@ class Project:
             f"  num_beams: {1 if self.device == 'cpu' else 5}",
             "",
             "  seed: 42",
-            f"  output_dir: outputs/{self.name}",
+            f"  output_dir: {_text(f'outputs/{self.name}')}",
             "  auto_resume: true  # the same command goes on where it was stopped",
             "  evaluate: false",
             "  train_splits: [train]",
@@ -189,9 +190,9 @@ class Project:
 def _text(value: str | Path) -> str:
     """A string as yaml and OmegaConf read it, in quotes where it needs them."""
     plain = str(value)
-    if re.fullmatch(r"[\w./-]+", plain) and OmegaConf.create(f"[{plain}]")[0] == plain:
+    if re.fullmatch(r"[\w./][\w./-]*", plain) and OmegaConf.create(f"[{plain}]")[0] == plain:
         return plain
-    return json.dumps(plain, ensure_ascii=False)
+    return yaml.safe_dump(plain, default_style='"', allow_unicode=True, width=math.inf).strip()
 
 
 def _texts(values: Sequence[str]) -> str:

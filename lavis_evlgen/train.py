@@ -1,8 +1,6 @@
 """Train a model: `python -m lavis_evlgen.train --cfg-path FILE.yaml [--options KEY=VALUE]`."""
 
-import sys
-
-from lavis_evlgen.launch import main
+from lavis_evlgen.launch import run_and_leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_leave()

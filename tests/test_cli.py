@@ -193,7 +193,7 @@ def test_help_names_every_command(capsys):
     out = capsys.readouterr().out
     assert stop.value.code == 0
     names = ["train", "evaluate", "caption", "answer", "show", "write-shards", "new-project", "demo"]
-    names += ["compare", "cost", "report"]
+    names += ["compare", "cost", "watch", "doctor", "report"]
     assert re.findall(r"^    ([a-z-]+)(?: |$)", out, re.MULTILINE) == names
 
 

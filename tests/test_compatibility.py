@@ -13,6 +13,7 @@ CHECKED = [
     "tests/token_reduction",
     "tests/test_lavis_repairs.py",
     "tests/test_loading.py",
+    "tests/test_stock_albef_blip.py",
     "tests/test_stock_blip2.py",
     "tests/metrics",
 ]

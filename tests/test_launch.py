@@ -1,6 +1,5 @@
 """The launchers: reading the yaml, choosing the runner, errors, and several processes by torchrun."""
 
-import json
 import logging
 import os
 import socket
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests" / "runners"))
 
-from tiny_runs import losses, write_config  # noqa: E402
+from tiny_runs import losses, rows, write_config  # noqa: E402
 
 from lavis_evlgen import launch  # noqa: E402
 from lavis_evlgen.errors import ConfigError  # noqa: E402
@@ -124,7 +123,6 @@ def test_torchrun_and_the_repository_launchers(tmp_path):
     (_, train_error), (_, wrong_error) = [process.communicate(timeout=240) for process in started]
     assert started[0].returncode == 0, train_error[-9000:]
     assert [iters for iters, _, _ in losses(tmp_path / "out")] == [1, 2, 3, 4]
-    last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
-    assert (last["split"], last["count"]) == ("val", 12)
+    assert [row["count"] for row in rows(tmp_path / "out", "split")] == [12]
     assert started[1].returncode == 2
     assert wrong_error.strip().splitlines()[-1].startswith("error: --cfg-path none.yaml: there is no such file")

@@ -17,11 +17,12 @@ from torch import nn
 
 from lavis_evlgen.comparison.frozen_parts import share_frozen_parts
 from lavis_evlgen.comparison.plan import PREVIOUS, Arm
-from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.errors import ConfigError, DataError
+from lavis_evlgen.json_text import read_json
 from lavis_evlgen.launch import build_runner, lavis_config
 from lavis_evlgen.peak_memory import PeakMemory
 from lavis_evlgen.runners import rng
-from lavis_evlgen.runners.checkpointing import BEST, EXPORT
+from lavis_evlgen.runners.checkpointing import BEST, BEST_COPY, EXPORT
 from lavis_evlgen.runners.distributed import on_rank_zero
 from lavis_evlgen.runners.interrupt import StopSignal
 from lavis_evlgen.runners.samples import to_device
@@ -166,7 +167,8 @@ class ArmRun:
         folder = self.stage_folder(self.stage)
         if is_main_process():
             (folder / FACTS).write_text(json.dumps(facts, indent=1, default=str) + "\n", "utf-8")
-            for old in (*self.runner.folder.numbered(), folder / BEST):  # nothing goes on from them any more
+            # nothing goes on from them any more
+            for old in (*self.runner.folder.numbered(), folder / BEST, folder / BEST_COPY):
                 old.unlink(missing_ok=True)
         self.close()
         self.stage += 1
@@ -209,7 +211,12 @@ def stage_folder(arm: Arm, folder: Path, number: int) -> Path:
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """What was noted of a stage that has ended; None of one that has not."""
     path = folder / FACTS
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    facts = read_json(path, "remove it: the stage trains again")
+    if not isinstance(facts.get("scores"), dict) or not isinstance(facts.get("images_per_step"), int):
+        raise DataError(f"{path} is damaged (no scores or images_per_step); remove it: the stage trains again")
+    return facts
 
 
 def soft_prompt_tokens(model: Any) -> int | None:

@@ -15,9 +15,10 @@ from lavis.common.dist_utils import get_world_size
 
 from lavis_evlgen.comparison.arm_run import read_facts, stage_folder
 from lavis_evlgen.comparison.plan import Arm, Plan
+from lavis_evlgen.errors import DataError
 from lavis_evlgen.launch import lavis_config
 from lavis_evlgen.reports.figures import machine
-from lavis_evlgen.runners.progress import RunLog
+from lavis_evlgen.runners.progress import LOG_FILE, RunLog
 from lavis_evlgen.runners.settings import RunSettings
 from lavis_evlgen.versions import versions
 
@@ -45,9 +46,16 @@ class RunCurve:
 
     @classmethod
     def read(cls, folder: Path) -> RunCurve:
+        try:
+            return cls._of(RunLog(folder, enabled=False))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{folder / LOG_FILE}: a line of it is damaged ({error!r}); remove it") from error
+
+    @classmethod
+    def _of(cls, log: RunLog) -> RunCurve:
         held_out, evaluations, rates = [], [], []
         seconds, counted, loss = 0.0, 0, None
-        for row in RunLog(folder, enabled=False).read():
+        for row in log.read():
             place = {"step": row.get("iters", 0), "seconds": round(seconds, 6)}
             if "seconds" in row:
                 seconds += row["seconds"]

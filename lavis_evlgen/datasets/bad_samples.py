@@ -5,8 +5,10 @@ out of the batch and lists it under ``bad_samples``, so that one broken file nei
 """
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lavis_evlgen.errors import DataError
+
+LARGEST_FILE = 1 << 29
+# PIL also knows files that are programs (it runs Ghostscript on EPS) and collections of other files
+_FORMATS = frozenset(["AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"])
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,9 @@ class _CompleteStream(io.BytesIO):
 def decode_picture(data: bytes) -> Image.Image:
     """RGB picture from the bytes of its file.
 
-    LAVIS sets PIL's global LOAD_TRUNCATED_IMAGES, which fills the missing part of a cut-off file with grey. The stream
-    raises instead when the decoder runs out of bytes, and the global stays as LAVIS wants it.
+    LAVIS sets PIL's global LOAD_TRUNCATED_IMAGES, which fills the missing part of a cut-off file with grey, and what
+    comes behind a damaged byte of a PNG with anything. The stream raises instead when the decoder runs out of bytes,
+    the checksums of a PNG are looked at before, and the global stays as LAVIS wants it.
 
     Raises:
         ValueError: the bytes are no picture, are damaged or cut off; the message says which.
@@ -99,7 +106,9 @@ def decode_picture(data: bytes) -> Image.Image:
         raise ValueError("the file is empty")
     stream = _CompleteStream(data)
     try:
-        picture = Image.open(stream)
+        picture = Image.open(stream, formats=_formats())
+        if picture.format == "PNG":
+            Image.open(io.BytesIO(data), formats=["PNG"]).verify()
         stream.decoding = True
         picture.load()
         return picture if picture.mode == "RGB" else picture.convert("RGB")  # convert copies in any case
@@ -109,10 +118,31 @@ def decode_picture(data: bytes) -> Image.Image:
         raise ValueError(f"damaged picture ({error})") from error
 
 
+@cache
+def _formats() -> list[str]:
+    """The kinds of pictures that are read, those of them that this PIL knows."""
+    Image.init()
+    return sorted(_FORMATS & Image.OPEN.keys())
+
+
+def picture_bytes(path: str | Path) -> bytes:
+    """The content of a picture's file.
+
+    Raises:
+        OSError, ValueError: it is missing, no ordinary file (a device may never end), or too large.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("not a file")
+    with open(path, "rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > LARGEST_FILE:
+            raise ValueError(f"too large for a picture ({size} bytes)")
+        return file.read()
+
+
 def read_picture(path: str | Path) -> Image.Image | BadSample:
     """RGB picture of a file, or what is wrong with the file."""
     try:
-        return decode_picture(Path(path).read_bytes())
+        return decode_picture(picture_bytes(path))
     except FileNotFoundError:
         return BadSample(str(path), "no such file")
     except (OSError, ValueError) as error:

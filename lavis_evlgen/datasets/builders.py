@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchvision.datasets.utils import download_url
 
 from lavis_evlgen.datasets.image_text import ImageCaptionDataset, ImageCaptionEvalDataset
 from lavis_evlgen.datasets.local_files import CaptionFilesBuilder, LocalBuilder, existing_dir, local, storage
 from lavis_evlgen.datasets.shards import expand_shards
 from lavis_evlgen.datasets.streams import ImageCaptionStream
+from lavis_evlgen.downloads import download_url
 from lavis_evlgen.errors import DataError
 from lavis_evlgen.paths import config_path
 from lavis_evlgen.registration_tools import register

@@ -3,13 +3,14 @@
 The form is recognised by its keys, so that each of these data sets reads any of them.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lavis_evlgen.datasets.records import Kind, Record, Row, file_rows, join_rows
+from lavis_evlgen.datasets.records import Kind, Record, Row, file_rows, join_rows, reading
 from lavis_evlgen.errors import DataError
 
 # Karpathy gave the rest of COCO's validation pictures a name of their own; everybody trains on them
@@ -47,7 +48,7 @@ def read_caption_records(
     Raises:
         DataError: see ``read_records``; Karpathy's file does not have this split.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.suffix == ".token":
         rows = _token_rows(path)
     else:
@@ -122,11 +123,11 @@ def _released_path(picture: dict[str, Any]) -> str:
 
 
 def _token_rows(path: Path) -> Iterator[Row]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"annotation file {path} cannot be read ({error.strerror})") from error
+    with reading(path):
+        lines = path.read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         key, tab, caption = line.partition("\t")
         name, mark, _ = key.rpartition("#")
         if not tab or not mark:
@@ -138,10 +139,10 @@ def _adapt(records: list[Record], folder: Path, subfolders: Sequence[str]) -> No
     """Change the records' paths to where the first of their pictures that can be found lies below ``folder``."""
     for record in records[:_PROBED]:
         path = PurePosixPath(record.file)
-        if folder.joinpath(path).is_file():
+        if os.path.isfile(folder / path):
             return
         for subfolder in ("", *subfolders):
-            if folder.joinpath(subfolder, path.name).is_file():
+            if os.path.isfile(folder / subfolder / path.name):
                 for each in records:
                     each.file = str(PurePosixPath(subfolder, PurePosixPath(each.file).name))
                 return

@@ -1,6 +1,7 @@
 """What data sets of captioned files share: records, one item per caption to train on, one per file to evaluate."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ class CaptionedFiles(BaseDataset):
 
     def file(self, record: Record) -> Path:
         """Where a record's picture or clip lies."""
-        return Path(self.vis_root).expanduser() / record.file
+        return Path(os.path.expanduser(self.vis_root)) / record.file
 
     def ground_truth(self) -> dict[str, list[str]]:
         """All captions by image_id, unprocessed, of the files that have any."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from lavis_evlgen.datasets.bad_samples import BadSample
-from lavis_evlgen.datasets.feature_table import DTYPE, FeatureFolder, FeatureTable, Fingerprint, file_stamp
+from lavis_evlgen.datasets.feature_table import DTYPE, FeatureFolder, FeatureTable, Fingerprint
+from lavis_evlgen.datasets.whole_files import file_stamp
 from lavis_evlgen.errors import ConfigError, DataError
+from lavis_evlgen.runners.data_workers import Batches
 from lavis_evlgen.runners.samples import start_worker
 
 SHARD_BYTES = 1 << 30
@@ -69,7 +72,7 @@ class FeatureCache:
 
     def __init__(self, dataset: Any, vision: Any, folder: str | Path) -> None:
         self.dataset, self.vision = dataset, vision
-        self.folder = FeatureFolder(Path(folder).expanduser())
+        self.folder = FeatureFolder(Path(os.path.expanduser(folder)))
 
     @cached_property
     def made_by(self) -> Fingerprint:
@@ -130,8 +133,9 @@ class FeatureCache:
         batch_size: int = 16,
         num_workers: int = 0,
         show: bool = True,
+        between_batches: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write some of a plan's shards; ``show`` the progress."""
+        """Write some of a plan's shards; ``show`` the progress. ``between_batches`` may end the process."""
         if not shards:
             return
         self.vision.to(device).eval()
@@ -145,6 +149,7 @@ class FeatureCache:
                 shape = (len(shard.keys), self.vision.num_tokens, self.vision.num_features)
                 with self.folder.new_array(shard.number, shape, record) as array:
                     for first, pictures in self._pictures(shard, batch_size, num_workers):
+                        between_batches()
                         found = list(zip(range(first, first + len(pictures)), pictures, strict=True))
                         bad |= {shard.keys[row]: each.reason for row, each in found if isinstance(each, BadSample)}
                         good = {row: each for row, each in found if not isinstance(each, BadSample)}
@@ -163,7 +168,8 @@ class FeatureCache:
             worker_init_fn=start_worker,
             generator=torch.Generator(),  # the global one is left alone
         )
-        return zip(range(0, len(shard.keys), batch_size), loader, strict=True)
+        batches = Batches(loader, "pictures of the feature cache")
+        return zip(range(0, len(shard.keys), batch_size), batches, strict=True)
 
     @torch.no_grad()
     def _features(self, pictures: list[Tensor], device: torch.device) -> np.ndarray:

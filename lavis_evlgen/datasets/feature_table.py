@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor
 
 from lavis_evlgen.datasets.bad_samples import BadSample
-from lavis_evlgen.datasets.whole_files import UNFINISHED, checksum, unfinished, write_text
+from lavis_evlgen.datasets.whole_files import UNFINISHED, checksum, file_stamp, unfinished, write_text
 from lavis_evlgen.errors import ConfigError, DataError
+from lavis_evlgen.json_text import parse_json
 
 Fingerprint = dict[str, str]  # what the features were made by: the ViT, the preprocessing, their shape
 DTYPE = np.dtype(np.float16)
@@ -55,7 +57,7 @@ class FeatureTable:
             return BadSample(key, self.bad[key])
         shard, row = self.rows[key]
         if shard not in self._arrays:
-            self._arrays[shard] = np.load(_array_path(self.path, shard), mmap_mode="r")
+            self._arrays[shard] = _mapped(_array_path(self.path, shard))
         return torch.from_numpy(self._arrays[shard][row].astype(np.float32))
 
 
@@ -78,7 +80,7 @@ class FeatureFolder:
         """
         records = {}
         for path in sorted(self.path.glob("*.json")):
-            if not path.stem.isdigit():
+            if not re.fullmatch("[0-9]+", path.stem):
                 continue
             array = path.with_suffix(".npy")
             if not array.exists():
@@ -152,24 +154,35 @@ def _array_path(folder: Path, number: int) -> Path:
 
 def _checked_record(path: Path, array: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = parse_json(path.read_bytes())
+        if not _fits(record, _mapped(array)):
+            raise ValueError
         stamp = file_stamp(array)
         if record["checked"] != stamp:
             if checksum(array) != record["sha256"]:
                 raise ValueError
             record["checked"] = stamp
             write_text(path, json.dumps(record))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"feature_cache: {array} is damaged; delete it and {path.name}, it will be computed again"
         ) from error
     return record
 
 
-def file_stamp(path: str | Path) -> list[int]:
-    """Size and time of a file, which change when its content does; nothing for a missing one."""
+def _mapped(path: Path) -> np.ndarray:
+    """The array of a file, in place; DataError when there is none in it."""
     try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy reads the header as Python's source, with all its kinds of errors
+        raise DataError(f"run.feature_cache: {path} is no array of features ({error}): delete it") from error
+
+
+def _fits(record: dict[str, Any], array: np.ndarray) -> bool:
+    """Whether record and array are what `FeatureFolder.new_array` writes."""
+    kinds = {"made_by": dict, "keys": list, "stamps": list, "bad": dict, "seconds": int | float}
+    if not all(isinstance(record[key], kind) for key, kind in kinds.items()):
+        return False
+    texts = all(isinstance(text, str) for text in (*record["keys"], *record["bad"].values()))
+    pictures = len(record["keys"])
+    return texts and array.dtype == DTYPE and array.ndim == 3 and len(array) == pictures == len(record["stamps"])

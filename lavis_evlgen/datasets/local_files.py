@@ -1,6 +1,7 @@
 """What builders of local data share: processors, folders, and the annotation files of each split."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,19 @@ class CaptionFilesBuilder(LocalBuilder):
         folder, key = self.config.get(self.folder_key), self.key(self.folder_key)
         if not folder:
             raise ConfigError(f"{key} is not set: it is the folder that {self.nouns[:-1]} paths are relative to")
-        return existing_dir(Path(str(folder)).expanduser(), key)
+        return existing_dir(Path(os.path.expanduser(str(folder))), key)
 
     def annotation_files(self) -> dict[str, list[Path]]:
         """Annotation files by split; splits set to null are left out."""
         files = {}
         for split, paths in (self.config.get("annotations") or {}).items():
             if paths:
-                files[split] = [Path(p).expanduser() for p in ([paths] if isinstance(paths, str) else paths)]
+                named: Any = [paths] if isinstance(paths, str) else paths
+                if not isinstance(named, Sequence) or not all(isinstance(path, str) for path in named):
+                    raise ConfigError(f"{self.key('annotations')}.{split} must be a file or a list of files")
+                files[split] = [Path(os.path.expanduser(path)) for path in named]
                 for path in files[split]:
-                    if not path.is_file():
+                    if not os.path.isfile(path):
                         key = self.key(f"annotations.{split}")
                         raise DataError(f"{key}: {path} does not exist (looked for {path.absolute()})")
         return files
@@ -98,7 +102,7 @@ class CaptionFilesBuilder(LocalBuilder):
     def probe(self, dataset: Any, source: str) -> None:
         """Raise DataError when none of the first files that the records of ``source`` name is there."""
         first = [dataset.file(record) for record in dataset.records[:PROBED]]
-        if not any(path.is_file() for path in first):
+        if not any(os.path.isfile(path) for path in first):
             raise DataError(
                 f"{self.key(self.files_key)}: none of the first {len(first)} {self.nouns} of "
                 f"{source} exists below it; looked for {first[0].absolute()}"
@@ -117,12 +121,12 @@ def storage(info: DictConfig) -> list[Path]:
 
 def local(path: str) -> Path:
     """An absolute path, one relative to the working directory if there is such a file, else one in LAVIS's cache."""
-    found = Path(path).expanduser()
-    return found if found.is_absolute() or found.exists() else Path(get_cache_path(path))
+    found = Path(os.path.expanduser(path))
+    return found if found.is_absolute() or os.path.exists(found) else Path(get_cache_path(path))
 
 
 def existing_dir(path: Path, key: str) -> Path:
     """``path`` if it is a folder; DataError names the configuration key otherwise."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise DataError(f"{key}: the folder {path} does not exist (looked for {path.absolute()})")
     return path

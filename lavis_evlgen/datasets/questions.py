@@ -1,7 +1,7 @@
 """Files of questions and answers (one's own, VQA's, OK-VQA's, GQA's, LAVIS's) read into one kind of record."""
 
-import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lavis_evlgen.datasets.local_files import PROBED
-from lavis_evlgen.datasets.records import Record, file_rows
+from lavis_evlgen.datasets.records import Record, file_rows, id_of, reading
 from lavis_evlgen.errors import DataError, nearest
+from lavis_evlgen.json_text import parse_json, said
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def read_questions(paths: Sequence[str | Path], folder: str | Path = ".") -> tup
     annotations: dict[str, tuple[str, dict[str, Any]]] = {}
     listed: list[str] = []
     for path in paths:
-        for where, row in file_rows(path, partial(_rows_of_dict, Path(folder).expanduser())):
+        for where, row in file_rows(path, partial(_rows_of_dict, Path(os.path.expanduser(folder)))):
             if isinstance(row, str):
                 listed.append(row)
             elif isinstance(row, dict) and "question" not in row and "question_id" in row and _answer_key(row):
@@ -91,20 +92,22 @@ def read_answer_list(path: str | Path) -> list[str]:
     Raises:
         DataError: the file is missing, damaged, or holds no answers.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(path))
+    if not os.path.isfile(path):
         raise DataError(f"answer list {path} does not exist (looked for {path.absolute()})")
-    text = path.read_text(encoding="utf-8-sig")
+    with reading(path):
+        text = path.read_text(encoding="utf-8-sig")
     try:
         found = (
-            list(json.loads(text)) if path.suffix.lower() == ".json" else [line.strip() for line in text.splitlines()]
+            list(parse_json(text)) if path.suffix.lower() == ".json" else [line.strip() for line in text.splitlines()]
         )
-    except (json.JSONDecodeError, TypeError) as error:
-        raise DataError(f"answer list {path}: not a list in JSON ({error})") from error
-    answers = list(dict.fromkeys(answer for answer in found if answer))
+    except (TypeError, ValueError) as error:
+        reason = said(error) if isinstance(error, ValueError) else error
+        raise DataError(f"answer list {path}: not a list in JSON ({reason})") from error
+    answers = [answer for answer in found if answer]
     if not answers or not all(isinstance(answer, str) for answer in answers):
         raise DataError(f"answer list {path} must hold texts, one an answer")
-    return answers
+    return list(dict.fromkeys(answers))
 
 
 def _rows_of_dict(folder: Path, path: Path, content: dict[str, Any]) -> list[Any]:
@@ -131,7 +134,7 @@ def _vqa_rows(folder: Path, path: Path, content: dict[str, Any]) -> list[Any]:
         ) from error
     names = [name for name in COCO_NAMES if split or "{split}" not in name]
     first = numbers[:PROBED]
-    found = (name for name in names if any((folder / name.format(split=split, number=n)).is_file() for n in first))
+    found = (name for name in names if any(os.path.isfile(folder / name.format(split=split, number=n)) for n in first))
     name = next(found, names[0])
     return [
         {**row, "image": name.format(split=split, number=number)} for row, number in zip(rows, numbers, strict=True)
@@ -157,11 +160,13 @@ def _question(where: str, row: Any, number: str) -> Question:
         if key not in row:
             raise DataError(f"{where}: no key {key!r}{nearest(key, map(str, row))}")
         if not isinstance(row[key], str) or not row[key].strip():
-            raise DataError(f"{where}: {key!r} must be a text that is not empty, not {row[key]!r}")
+            raise DataError(f"{where}: {key!r} must be a text that is not empty, not {str(row[key])[:60]!r}")
+    if "\0" in row["image"]:
+        raise DataError(f"{where}: 'image' must be the path of a picture, not {row['image'][:60]!r}")
     known = ("image", "question", "question_id", "image_id", *ANSWER_KEYS, "question_type", "answer_type")
     image_id = row.get("image_id")
     if image_id in (None, ""):
-        image_id = PurePosixPath(row["image"]).with_suffix("")
+        image_id = id_of(row["image"])
     given = row.get("question_id")
     question = Question(
         file=row["image"],

@@ -4,13 +4,16 @@ import csv
 import difflib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from lavis_evlgen.errors import DataError, nearest
+from lavis_evlgen.json_text import parse_json, said
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +85,8 @@ def join_rows(rows: Iterable[Row], path: str | Path, need_captions: bool = True,
 
 def file_rows(path: str | Path, from_dict: FromDict) -> Iterator[Row]:
     """The rows of an annotation file as they stand there; ``from_dict`` makes them of a json file that is a dict."""
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(path))
+    if not os.path.isfile(path):
         raise DataError(f"annotation file {path} does not exist (looked for {path.absolute()})")
     if path.stat().st_size == 0:
         raise DataError(f"annotation file {path} is empty")
@@ -94,19 +97,39 @@ def file_rows(path: str | Path, from_dict: FromDict) -> Iterator[Row]:
     }
     if path.suffix.lower() not in readers:
         raise DataError(f"annotation file {path} must end in {', '.join(READERS)}")
-    try:
+    with reading(path):
         yield from readers[path.suffix.lower()](path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What may go wrong with any file of text becomes a DataError that names it."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _json_rows(path: Path, from_dict: FromDict) -> Iterator[Row]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{path}{line}: not valid JSON ({said(error)})") from error
     if isinstance(content, dict):
-        content = from_dict(path, content)
+        try:
+            content = from_dict(path, content)
+        except DataError:
+            raise
+        except Exception as error:  # any part of any of the forms may be missing, or of any other kind
+            raise DataError(
+                f"{path}: {error!r}: a part of it is missing or of the wrong kind; compare it with the file of the "
+                "release"
+            ) from error
     if not isinstance(content, list):
         raise DataError(f"{path} must hold a list of records, not a {type(content).__name__}")
     for number, row in enumerate(content, start=1):
@@ -139,21 +162,30 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                yield f"{path}, line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+                row = parse_json(line)
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not valid JSON ({said(error)})") from error
+            yield f"{path}, line {number}", row
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
-        for row in reader:
-            if None in row or None in row.values():
-                raise DataError(
-                    f"{path}, line {reader.line_num}: not the {len(reader.fieldnames or ())} fields of the header; "
-                    "put a caption that contains a comma in double quotes"
-                )
-            yield f"{path}, line {reader.line_num}", row
+        try:
+            names = reader.fieldnames or ()
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise DataError(f"{path}, line 1: two columns are called {twice!r}; give each its own name")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: not the {len(names)} fields of the header; "
+                        "put a caption that contains a comma in double quotes"
+                    )
+                yield f"{path}, line {reader.line_num}", row
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {reader.line_num}: no csv ({error}); look for a double quote that nothing closes"
+            ) from error
 
 
 def _record(where: str, row: Any, need_captions: bool, kind: Kind) -> tuple[Record, int]:
@@ -163,8 +195,8 @@ def _record(where: str, row: Any, need_captions: bool, kind: Kind) -> tuple[Reco
     if kind not in row:
         raise DataError(f"{where}: no key {kind!r}{nearest(kind, map(str, row))}")
     file = row[kind]
-    if not isinstance(file, str) or not file.strip():
-        raise DataError(f"{where}: {kind!r} must be the path of a {NOUNS[kind]}, not {file!r}")
+    if not isinstance(file, str) or not file.strip() or "\0" in file:
+        raise DataError(f"{where}: {kind!r} must be the path of a {NOUNS[kind]}, not {str(file)[:60]!r}")
     key = next((key for key in CAPTION_KEYS if key in row), None)
     if key is None and (need_captions or difflib.get_close_matches("caption", row)):
         raise DataError(f"{where}: no key 'caption'{nearest('caption', map(str, row))}")
@@ -176,6 +208,12 @@ def _record(where: str, row: Any, need_captions: bool, kind: Kind) -> tuple[Reco
     kept = [caption.strip() for caption in captions if caption and caption.strip()]
     ids = ("image_id",) if kind == "image" else ("image_id", "video_id")
     given = next((row[name] for name in ids if row.get(name) not in (None, "")), None)
-    image_id = PurePosixPath(file).with_suffix("") if given is None else given
+    image_id = id_of(file) if given is None else given
     extras = {name: value for name, value in row.items() if name not in (kind, *ids, *CAPTION_KEYS)}
     return Record(file, kept, str(image_id), extras), len(captions) - len(kept)
+
+
+def id_of(file: str) -> str:
+    """The id of a picture or clip that was given none: its path without its suffix."""
+    path = PurePosixPath(file)
+    return str(path.with_suffix("") if path.name else path)

@@ -15,6 +15,15 @@ from webdataset import TarWriter
 
 from lavis_evlgen.datasets.whole_files import UNFINISHED, checksum, unfinished, write_text
 from lavis_evlgen.errors import ConfigError, DataError
+from lavis_evlgen.json_text import parse_json
+
+
+def _is_entry(value: Any) -> bool:
+    """Whether it is what `ShardFolder.write` notes of a shard."""
+    kinds = {"entries": str, "samples": int, "bytes": int, "sha256": str, "left_out": list}
+    if not all(isinstance(value[key], kind) for key, kind in kinds.items()):
+        return False
+    return all(isinstance(each["image"], str) and isinstance(each["reason"], str) for each in value["left_out"])
 
 
 class ShardFolder:
@@ -26,7 +35,7 @@ class ShardFolder:
 
     def __init__(self, pattern: str) -> None:
         """Raises ConfigError when the pattern has no place for a number or does not end in .tar."""
-        path = Path(pattern).expanduser()
+        path = Path(os.path.expanduser(pattern))
         try:
             names = [path.name.format(number) for number in (0, 1)]
         except (ValueError, IndexError, KeyError) as error:
@@ -50,16 +59,19 @@ class ShardFolder:
         if not self.record_path.is_file():
             return {}
         try:
-            content = json.loads(self.record_path.read_text(encoding="utf-8"))
+            content = parse_json(self.record_path.read_bytes())
             name, shards = content["name"], content["shards"]
-        except (ValueError, KeyError, TypeError):
+            if not all(_is_entry(each) for each in shards.values()):
+                raise ValueError
+        except (AttributeError, ValueError, KeyError, TypeError):
             logging.warning("%s is damaged: its shards are written again", self.record_path)
             return {}
         if name != self._name:
             raise ConfigError(
                 f"--out: {self.record_path} is about shards named {name}; name them so, or another folder"
             )
-        return shards
+        numbered = re.compile(re.sub(r"\\\{.*\\\}", r"\\d+", re.escape(self._name)))
+        return {name: each for name, each in shards.items() if numbered.fullmatch(name)}  # others would be removed
 
     def is_complete(self, number: int, entries: str) -> bool:
         """Whether the shard holds these entries (their digest) already."""

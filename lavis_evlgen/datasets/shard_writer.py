@@ -13,11 +13,11 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from lavis_evlgen.datasets.bad_samples import decode_picture
+from lavis_evlgen.datasets.bad_samples import decode_picture, picture_bytes
 from lavis_evlgen.datasets.records import read_records
 from lavis_evlgen.datasets.shard_folder import ShardFolder
 from lavis_evlgen.datasets.shards import TEXTS, picture_and_captions
-from lavis_evlgen.datasets.whole_files import digest
+from lavis_evlgen.datasets.whole_files import digest, file_stamp
 from lavis_evlgen.errors import ConfigError, DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -39,12 +39,12 @@ class Entry:
 
     def stamp(self) -> list[Any]:
         """Changes when the picture or its caption does."""
-        there = [path.stat() for path in (self.picture, *self.caption_files()) if path.is_file()]
-        return [self.name, self.fields, [[each.st_size, each.st_mtime_ns] for each in there]]
+        stamps = [file_stamp(path) for path in (self.picture, *self.caption_files())]
+        return [self.name, self.fields, [stamp for stamp in stamps if stamp]]
 
     def size(self) -> int:
         """Bytes of the picture's file."""
-        return self.picture.stat().st_size if self.picture.is_file() else 0
+        return next(iter(file_stamp(self.picture)), 0)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _packed(
 
 def _sample(entry: Entry, caption_key: str) -> dict[str, bytes]:
     """The files of one sample, which a stream is then sure to read."""
-    data = entry.picture.read_bytes()
+    data = picture_bytes(entry.picture)
     picture = decode_picture(data)
     kind = _KINDS.get(Image.open(io.BytesIO(data)).format or "")
     if kind is None:

@@ -1,50 +1,64 @@
 """Shards (tar files of samples): which ones a configuration names, the samples of one, and what a sample holds."""
 
 import glob
-import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import braceexpand
 from webdataset.gopen import Pipe, gopen
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import group_by_keys
 
+from lavis_evlgen.datasets.tar_members import tar_members
 from lavis_evlgen.errors import DataError
+from lavis_evlgen.json_text import parse_json, said
 
 logger = logging.getLogger(__name__)
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("json", "txt")
+ALLOW_COMMANDS = "EVLGEN_ALLOW_PIPE"
+MOST_SHARDS = 1_000_000
 _REMAINDER = 1 << 16
-_BLOCK = 512  # a tar ends with two empty ones
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\..*)?")
+_LONGEST = 4096  # of a path
 
 
 def expand_shards(shards: str | Sequence[str], key: str = "shards") -> list[str]:
     """Paths or URLs of the shards that braces ("{00000..00010}.tar"), a glob or a list name, each of them once.
 
-    ``file:`` URLs become paths. Other URLs (http, pipe: and whatever else webdataset opens) have their braces expanded
-    and are not looked for. Missing files are left out with a warning; ``key`` is the configuration key that errors
-    name.
+    ``file:`` URLs become paths. Other URLs (http and whatever else webdataset opens) have their braces expanded and are
+    not looked for. ``pipe:`` runs a command, which a configuration that somebody else wrote must not do by itself: the
+    environment variable EVLGEN_ALLOW_PIPE=1 allows it. Missing files are left out with a warning; ``key`` is the
+    configuration key that errors name.
 
     Raises:
-        DataError: nothing is named, braces do not match, or none of the files exists.
+        DataError: nothing is named, braces do not match, more than a million shards or a command that is not allowed
+            are named, or none of the files exists.
     """
-    patterns = [shards] if isinstance(shards, str) else list(shards or ())
-    if not patterns:
+    patterns = [shards] if isinstance(shards, str) else list(shards) if isinstance(shards, Sequence) else []
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise DataError(f"no shards given: set {key}, for example to 'data/{{00000..00010}}.tar'")
     named: list[str] = []
     for pattern in patterns:
         try:
-            for path in braceexpand.braceexpand(os.path.expanduser(str(pattern))):
+            if len(pattern) > _LONGEST or len(named) + _most(pattern) > MOST_SHARDS:
+                raise ValueError(f"more than {MOST_SHARDS:,} shards, or {_LONGEST} characters")
+            for path in braceexpand.braceexpand(os.path.expanduser(pattern)):
                 named.extend(_found(path))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{key}: the braces of {pattern!r} cannot be expanded ({error}); write {{000..123}} or {{a,b}}"
+                f"{key}: the braces of {pattern[:200]!r} cannot be expanded ({error}); write {{000..123}} or {{a,b}}"
             ) from error
+    if os.environ.get(ALLOW_COMMANDS) != "1" and (command := next((p for p in named if p.startswith("pipe:")), None)):
+        raise DataError(
+            f"{key}: {command!r} runs a command; start with {ALLOW_COMMANDS}=1 in the environment if you know it"
+        )
     once = list(dict.fromkeys(named))
     if len(once) < len(named):
         logger.warning("%s names %d shards twice; each is read once an epoch", key, len(named) - len(once))
@@ -55,6 +69,17 @@ def expand_shards(shards: str | Sequence[str], key: str = "shards") -> list[str]
         absent = next(path for path in once if path not in set(present))
         logger.warning("%s: %d of %d shards are missing, e.g. %s", key, len(once) - len(present), len(once), absent)
     return present
+
+
+def _most(pattern: str) -> int:
+    """As many names as the braces of a pattern stand for, or (nested ones) more: before all of them are made."""
+    count = 1
+    while (groups := _BRACES.findall(pattern)) and count <= MOST_SHARDS:
+        for group in groups:
+            ends = _RANGE.fullmatch(group)
+            count *= abs(int(ends[1]) - int(ends[2])) + 1 if ends else group.count(",") + 1
+        pattern = _BRACES.sub("", pattern)
+    return count
 
 
 def _is_remote(path: str) -> bool:
@@ -84,8 +109,8 @@ def read_shard(shard: str) -> Iterator[dict[str, Any]]:
         stream = gopen(shard)
         if isinstance(stream, Pipe):
             stream.ignore_errors = True  # it would lose what a command wrote just before it failed: see _end
-        yield from group_by_keys(tar_file_expander([{"url": shard, "stream": stream}], handler=note), handler=note)
-        if reason := _end(shard, stream, bool(errors)):
+        yield from group_by_keys(_noted(tar_members(stream, shard), note), handler=note)
+        if reason := _end(stream, bool(errors)):
             errors.insert(0, reason)
     except Exception as error:  # whatever the scheme's opener raises
         note(error)
@@ -96,19 +121,21 @@ def read_shard(shard: str) -> Iterator[dict[str, Any]]:
         yield {"__url__": shard, "__key__": "*", "__error__": f"damaged shard ({errors[0]})"}
 
 
-def _end(shard: str, stream: Any, broken: bool) -> str:
-    """What is wrong with the end of a shard that looks complete when it stops between two members, or with a command
-    that failed: "" if nothing is.
-    """
+def _noted(files: Iterator[dict[str, Any]], note: Callable[[Exception], Any]) -> Iterator[dict[str, Any]]:
+    """The files up to an error, which is noted: the sample that they belong to is kept."""
+    try:
+        yield from files
+    except Exception as error:  # tarfile, zlib, lzma and streams have kinds of their own
+        note(error)
+
+
+def _end(stream: Any, broken: bool) -> str:
+    """How a command failed whose output is a shard; "" if it did not."""
     if isinstance(stream, Pipe):
         while (more := stream.read(_REMAINDER)) and not broken:
             pass
         if not more and (status := stream.proc.wait()) not in stream.ignore_status:
             return f"{stream.proc.args}: exit {status}"
-    elif shard.endswith(".tar") and not broken and stream.seekable():
-        stream.seek(max(-_BLOCK, -stream.seek(0, os.SEEK_END)), os.SEEK_END)
-        if stream.read().strip(b"\0"):
-            return "its end is missing"
     return ""
 
 
@@ -138,7 +165,10 @@ def picture_and_captions(sample: Mapping[str, Any], caption_key: str = "caption"
 
 
 def _field(data: bytes, key: str) -> Any:
-    fields = json.loads(data)
+    try:
+        fields = parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"the .json is damaged ({said(error)})") from error
     if not isinstance(fields, dict):
         raise ValueError(f"the .json is no object but {data[:40].decode(errors='replace')!r}")
     if key not in fields:

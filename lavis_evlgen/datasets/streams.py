@@ -6,14 +6,16 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import webdataset as wds
 from PIL import Image
 from webdataset.utils import pytorch_worker_info
 
 from lavis_evlgen.datasets.bad_samples import BadSample, collate, decode_picture
-from lavis_evlgen.datasets.shards import picture_and_captions, read_shard
+from lavis_evlgen.datasets.shard_readers import Name, Read, Readers, plain, taken_over
+from lavis_evlgen.datasets.shards import picture_and_captions
+from lavis_evlgen.datasets.whole_files import digest
 from lavis_evlgen.errors import DataError
 from lavis_evlgen.runners.rng import restored, seed_cpu
 
@@ -21,27 +23,7 @@ logger = logging.getLogger(__name__)
 
 MOST_BAD_IN_A_ROW = 1000
 POSITION = "stream_position"
-"""Key of a batch under which :meth:`ImageCaptionStream.collater` notes (readers, reader, \\*ReaderPosition)."""
-
-Name = tuple[int, int, int, int]  # seed, epoch, reader, number in the epoch: seeds a sample's augmentation
-Found = tuple[int, int, dict[str, Any]]  # number of the shard among the reader's, number in the shard, the files
-
-
-class Share(NamedTuple):
-    """Every ``readers``-th sample of a shard from number ``own`` on."""
-
-    path: str
-    readers: int = 1
-    own: int = 0
-
-
-class ReaderPosition(NamedTuple):
-    """Behind the ``seen``-th sample of a reader's ``epoch``; its present block starts at ``offset`` of ``shard``."""
-
-    epoch: int = 0
-    shard: int = 0
-    offset: int = 0
-    seen: int = 0
+"""Key of a batch under which :meth:`ImageCaptionStream.collater` notes (readers, reader, \\*position)."""
 
 
 class ImageCaptionStream(wds.DataPipeline):
@@ -77,7 +59,12 @@ class ImageCaptionStream(wds.DataPipeline):
         self.yield_bad_samples = False
         self._samples_seen, self._batch_size = 0, 1
         self._readers: Mapping[str, Any] | None = None
-        self._now: tuple[int, ...] | None = None
+        self._now: tuple[Any, ...] | None = None
+
+    @property
+    def order(self) -> str:
+        """Changes with all that positions depend on; the shards may lie elsewhere."""
+        return digest([[os.path.basename(shard) for shard in self.shards], self.seed, self.shuffle_buffer])
 
     def collater(self, samples: Sequence[Any]) -> dict[str, Any]:
         """A batch of the good samples; with the reader's position behind them where positions are kept."""
@@ -92,11 +79,11 @@ class ImageCaptionStream(wds.DataPipeline):
         to continue where the turn stood.
 
         Args:
-            readers: ``{"count": n, "positions": {reader: ReaderPosition}}`` of all ranks, as batches noted them under
-                ``POSITION``, or {} at the start; with it, batches note positions, and each reader goes straight to its
-                own. Without it, or when the number of readers has changed, all earlier samples are read to find the
-                place. With it, reading also leaves torch's, NumPy's and Python's generators changed, as a loader's
-                worker may.
+            readers: ``{"count": n, "positions": {reader: position}, "batches": those of each rank}``, positions as
+                batches noted them under ``POSITION``, or {} at the start. With it, batches note positions, and each
+                reader goes straight to its own; when the number of readers has changed, those of now first share what
+                those of then had not read of their pass. Without it, all earlier samples are read to find the place.
+                With it, reading also leaves torch's, NumPy's and Python's generators changed, as a loader's worker may.
         """
         if samples_seen < 0:
             raise ValueError(f"samples_seen must not be negative, but is {samples_seen}")
@@ -105,20 +92,19 @@ class ImageCaptionStream(wds.DataPipeline):
 
     def __iter__(self) -> Iterator[Any]:
         rank, world_size, worker, workers = pytorch_worker_info()
-        batches = self._samples_seen // (self._batch_size * world_size)
+        noted = self._readers or {}
+        batches = noted.get("batches", self._samples_seen // (self._batch_size * world_size))
         role = (worker + batches) % workers
         reader, readers = rank * workers + role, world_size * workers
-        start, unwanted = self._place(reader, readers), 0
-        if start is None:
-            unwanted = (batches // workers + (role < batches % workers)) * self._batch_size
-            if unwanted:
-                logger.warning("%s, ...: reading past %d samples to find the place", self.shards[0], unwanted)
+        unwanted = 0 if noted else (batches // workers + (role < batches % workers)) * self._batch_size
+        if unwanted:
+            logger.warning("%s, ...: reading past %d samples to find the place", self.shards[0], unwanted)
         skipped = 0
-        for name, raw, position in islice(self._raw(reader, readers, start), unwanted, None):
+        for name, raw, position in islice(self._raw(reader, readers), unwanted, None):
             item = self._decode(raw, name)
             if self.yield_bad_samples or not isinstance(item, BadSample):
                 skipped = 0
-                self._now = (readers, reader, *position)
+                self._now = (readers, reader, *plain(position))
                 yield item
                 continue
             skipped += 1
@@ -126,45 +112,10 @@ class ImageCaptionStream(wds.DataPipeline):
             if skipped >= MOST_BAD_IN_A_ROW:
                 raise DataError(f"{skipped} damaged samples in a row, the last one {item}")
 
-    def _place(self, reader: int, readers: int) -> ReaderPosition | None:
-        """Where a reader stood, if that was noted."""
-        noted = self._readers or {}
-        if noted.get("count") != readers or reader not in noted["positions"]:
-            return None
-        return ReaderPosition(*noted["positions"][reader])
-
-    def _raw(
-        self, reader: int, readers: int, start: ReaderPosition | None = None
-    ) -> Iterator[tuple[Name, dict[str, Any], ReaderPosition]]:
-        """Undecoded samples of one of ``readers``, epoch after epoch, each with its name and the place behind it."""
-        start = start or ReaderPosition()
-        while True:
-            seen = start.seen
-            for shard, offset, sample in self._epoch(reader, readers, start):
-                seen += 1
-                yield (
-                    (self.seed, start.epoch, reader, seen - 1),
-                    sample,
-                    ReaderPosition(start.epoch, shard, offset, seen),
-                )
-            if not seen:
-                raise DataError(
-                    f"the shards hold no sample for reader {reader + 1} of {readers}, e.g. {self.shards[0]}"
-                )
-            start = ReaderPosition(start.epoch + 1)
-
-    def _epoch(self, reader: int, readers: int, start: ReaderPosition) -> Iterator[Found]:
-        """What is left of a reader's epoch, shuffled; each sample under the place where its block starts."""
-        shards = list(self.shards)
-        random.Random(f"{self.seed}-{start.epoch}").shuffle(shards)
-        samples = _samples(_shares(shards, reader, readers), start.shard, start.offset)
-        size = max(1, self.shuffle_buffer)
-        first = max(0, start.seen - 1) // size  # block
-
-        def shuffle(block: list[Found], number: int) -> None:
-            random.Random(f"{self.seed}-{start.epoch}-{reader}-{first + number}").shuffle(block)
-
-        return islice(_blockwise(samples, size, shuffle), start.seen - first * size, None)
+    def _raw(self, reader: int, readers: int) -> Iterator[Read]:
+        """Undecoded samples of one of ``readers`` from its noted place on, epoch after epoch."""
+        noted = taken_over(self._readers or {"count": readers, "positions": {}}, readers)
+        return Readers(self.shards, self.seed, self.shuffle_buffer, noted).samples(reader)
 
     def _decode(self, raw: dict[str, Any], name: Name) -> dict[str, Any] | BadSample:
         """The processed sample; its augmentation depends on ``name`` alone, so a resumed run sees the same one."""
@@ -188,46 +139,3 @@ class ImageCaptionStream(wds.DataPipeline):
             "text_input": self.text_processor(text),
             "image_id": f"{os.path.basename(raw['__url__']).removesuffix('.tar')}/{raw['__key__']}",
         }
-
-
-def _shares(shards: Sequence[str], reader: int, readers: int) -> list[Share]:
-    """What one reader reads of the shards: as many whole ones as all others, and a part of one of the rest.
-
-    Where as many readers share each of the rest, all read equally much, and end their epochs together.
-    """
-    whole = len(shards) // readers * readers
-    shares = [Share(path) for path in shards[reader:whole:readers]]
-    if rest := shards[whole:]:
-        number = reader % len(rest)
-        shares.append(Share(rest[number], len(range(number, readers, len(rest))), reader // len(rest)))
-    return shares
-
-
-def _samples(shares: Sequence[Share], shard: int, offset: int) -> Iterator[Found]:
-    """The samples of the shares from the ``offset``-th of number ``shard`` on, each with its place."""
-    for number, (path, readers, own) in enumerate(shares[shard:], shard):
-        skipped = offset if number == shard else 0
-        few, place = [], -1
-        for place, sample in enumerate(read_shard(path)):
-            if place < readers:
-                few.append(sample)
-            if place >= skipped and place % readers == own:
-                yield number, place, sample
-        if 0 <= place < own and len(shares) == 1:  # fewer samples than readers: nobody goes without
-            yield number, 0, few[own % len(few)]
-
-
-def _blockwise(samples: Iterator[Found], size: int, shuffle: Callable[[list[Found], int], None]) -> Iterator[Found]:
-    """Samples in shuffled blocks of ``size``, each under the place where its block starts.
-
-    While one block goes out the next one is read, sample for sample, so that reading is spread evenly.
-    """
-    block, number = list(islice(samples, size)), 0
-    while block:
-        shard, offset, _ = block[0]
-        shuffle(block, number)
-        following: list[Found] = []
-        while block:
-            yield shard, offset, block.pop()[2]
-            following.extend(islice(samples, 1))
-        block, number = following, number + 1

@@ -9,6 +9,7 @@ PyAV reads where it is installed, decord where it is not. Where both read right 
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -64,9 +65,9 @@ def read_clip(path: str | Path, count: int, sampling: str = "uniform", decoder: 
 
 def unreadable(path: Path) -> str | None:
     """What is wrong with a file that need not be opened to see it."""
-    if not path.exists():
+    if not os.path.exists(path):
         return "no such file"
-    if not path.is_file():
+    if not os.path.isfile(path):
         return "not a file"
     return None if path.stat().st_size else "the file is empty"
 

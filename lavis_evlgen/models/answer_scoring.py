@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -22,6 +23,7 @@ class AnswerScoring:
     end_token_id: int
     pad_token_id: Any
     max_txt_len: int
+    sharded: bool
 
     def encode_context(self, prompt: str) -> list[int]:
         raise NotImplementedError
@@ -89,7 +91,10 @@ class AnswerScoring:
         """
         scores = torch.full((len(questions), len(answers)), -math.inf, device=prompt_embeds.device)
         encoded: dict[bool, list[Tensor]] = {}
-        for row, question in enumerate(questions):
+        rounds = _most(len(questions), scores.device) if self.sharded else len(questions)
+        for number in range(rounds):  # with sharded weights all processes go as often; some ask again then
+            row = number % len(questions)
+            question = questions[row]
             spaced = bool(question) and not question[-1].isspace()  # all that tokens depend on
             if spaced not in encoded:
                 encoded[spaced] = [torch.tensor(self.encode_answer(a, question), device=scores.device) for a in answers]
@@ -118,6 +123,13 @@ class AnswerScoring:
         real = torch.arange(1, ids.shape[1], device=ids.device) < lengths[:, None]
         later = -F.cross_entropy(self._logits(hidden[real]).float(), ids[:, 1:][real], reduction="none")
         return first[ids[:, 0]].index_add(0, real.nonzero()[:, 0], later)
+
+
+def _most(number: int, device: torch.device) -> int:
+    """The largest number of all processes."""
+    most = torch.tensor(number, device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
 
 
 def _copies(cache: Any, times: int) -> Any:

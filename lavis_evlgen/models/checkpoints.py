@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
-from lavis.common.dist_utils import download_cached_file
 from lavis.common.utils import is_url
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lavis_evlgen.downloads import download_cached_file
 from lavis_evlgen.errors import WeightsError
+from lavis_evlgen.models.safe_loading import files_beside, read_plain
 
 # the names of the official release beside ours
 _OFFICIAL_PREFIXES = {
@@ -38,12 +39,10 @@ def read_file(path: str, key: str = "checkpoint") -> dict[str, Any]:
         WeightsError: the file is missing, damaged, or holds something else than tensors and plain values.
     """
     if not os.path.isfile(path):
-        raise WeightsError(f"{key}: there is no file {path!r} (looked in {os.path.abspath(path)})")
+        raise WeightsError(f"{key}: there is no file {path!r} (looked in {os.path.abspath(path)}){files_beside(path)}")
     try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the unpickler fail in a dozen ways
+        content = load_file(path) if path.endswith(".safetensors") else read_plain(path)
+    except Exception as error:  # safetensors has its own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{key}: {path!r} is damaged or no file of weights ({reason})") from error
     if not isinstance(content, dict):
@@ -59,7 +58,9 @@ def read_weights(path: str, key: str = "checkpoint") -> dict[str, Tensor]:
     """
     content = read_file(path, key)
     weights = content.get("model", content)
-    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if not isinstance(weights, dict):
+        raise WeightsError(f"{key}: {path!r} holds a {type(weights).__name__} as 'model', expected tensors by name")
+    others = [name for name, value in weights.items() if not isinstance(value, Tensor) or not isinstance(name, str)]
     if others:
         raise WeightsError(f"{key}: {path!r} holds entries that are no tensors, first {others[0]!r}")
     return weights

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from lavis_evlgen.errors import ConfigError, nearest
 
@@ -15,6 +16,18 @@ def check_keys(values: Iterable[str], known: Collection[str]) -> None:
     for key in values:
         if key not in known:
             raise ConfigError(f"model.{key} is unknown{nearest(key, known)}")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of one of the kinds of an annotation; true is no number, and lists are looked into."""
+    parts = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is_a(value, part) for part in parts)
+    if get_origin(kind) is Sequence:
+        return isinstance(value, list | tuple) and all(_is_a(each, parts[0]) for each in value)
+    if kind in (int, float):
+        return not isinstance(value, bool) and isinstance(value, int if kind is int else (int, float))
+    return isinstance(value, get_origin(kind) or kind)
 
 
 @dataclass
@@ -56,6 +69,7 @@ class ModelConfig:
     llm_model: str | None = None
     llm_family: str | None = None
     llm_precision: str = "fp16"
+    llm_grad_checkpoint: bool = False
     llm_end: str | None = None
     prompt: str = ""
     max_txt_len: int = 32
@@ -79,9 +93,12 @@ class ModelConfig:
         """Check the keys and build the configuration.
 
         Raises:
-            ConfigError: an unknown key (the nearest known one is named), or beta above 0.
+            ConfigError: an unknown key (the nearest known one is named), a value of another kind, or beta above 0.
         """
         check_keys(values, cls.keys())
+        for key, kind in get_type_hints(cls).items():
+            if (value := values.get(key)) is not None and not _is_a(value, kind):
+                raise ConfigError(f"model.{key}: {str(value)[:60]!r}, expected {getattr(kind, '__name__', kind)}")
         config = cls(**values)
         if config.beta:
             raise ConfigError(f"model.beta: {config.beta}, but EVLGen has one loss; set beta: 0")
@@ -116,7 +133,7 @@ class ModelConfig:
         name = getattr(self, key)
         if not name:
             raise ConfigError(f"model.{key} is not set: name a folder or a Hugging Face model")
-        options = self._pick("llm_precision max_txt_len max_output_txt_len")
+        options = self._pick("llm_precision llm_grad_checkpoint max_txt_len max_output_txt_len")
         return {"kind": kind, "name": name, "end": self.llm_end, **options}
 
     def _is_vicuna(self) -> bool:

@@ -122,6 +122,11 @@ class EVLGen(LoadsCheckpoints, SelfCritical, Answering, BaseModel):
         prompts = self._prompts(samples, len(texts))
         return {"loss": self.language.loss(self.soft_prompt(samples), texts, prompts)}
 
+    @property
+    def tokens_read(self) -> int:
+        """Tokens that the language model has read for losses, soft prompts included."""
+        return self.language.tokens_read
+
     def soft_prompt(self, samples: dict[str, Any]) -> Tensor:
         """The whole visual path: [B, L', D_l]; `samples["soft_prompt"]` where it has been computed before."""
         return samples["soft_prompt"] if "soft_prompt" in samples else self.extract_features(samples).soft_prompt

@@ -9,9 +9,23 @@ class Frozen(nn.Module):
     """A module whose parameters never get gradients and which stays in eval mode whatever its parents do.
 
     Subclasses call `freeze` after they have built their parts.
+
+    Attributes:
+        sharded: this process holds a part of the weights; all processes must use the module equally often.
+        entrances: the methods by which others use the weights, where they are brought together.
     """
 
     frozen: bool = False
+    sharded: bool = False
+    entrances: tuple[str, ...] = ()
+
+    def layers(self) -> list[nn.Module]:
+        """The blocks that run one after the other and hold most of the weights.
+
+        Raises:
+            ConfigError: they are not found.
+        """
+        raise NotImplementedError
 
     def freeze(self) -> None:
         self.frozen = True

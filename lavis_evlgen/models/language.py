@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lavis_evlgen.models.answer_scoring import AnswerScoring
 from lavis_evlgen.models.frozen import Frozen
+from lavis_evlgen.models.layers import find_layers
 
 
 class LanguageModel(AnswerScoring, Frozen):
@@ -26,10 +27,14 @@ class LanguageModel(AnswerScoring, Frozen):
         tokenizer: its tokenizer.
         end: the text that ends an answer; None takes the tokenizer's end-of-sequence token.
         max_txt_len: most tokens of prompt text and text together.
+
+    Attributes:
+        tokens_read: tokens of all sequences that a loss or likelihood was computed of, padding left out.
     """
 
     repetition_penalty = 1.0
     bos_first = True
+    entrances = ("loss", "log_likelihood", "generate", "sample", "answer_loss", "rank")
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class LanguageModel(AnswerScoring, Frozen):
         self.model: Any = model
         self.tokenizer = tokenizer
         self.max_txt_len = max_txt_len
+        self.tokens_read = 0
         if end is None:
             self.end_token_id = tokenizer.eos_token_id
         else:
@@ -60,6 +66,9 @@ class LanguageModel(AnswerScoring, Frozen):
     @property
     def pad_token_id(self) -> int:
         return self.end_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+
+    def layers(self) -> list[nn.Module]:
+        return find_layers(self.model)
 
     def encode_context(self, prompt: str) -> list[int]:
         """Tokens between the soft prompt and the text, without loss."""
@@ -200,12 +209,13 @@ class LanguageModel(AnswerScoring, Frozen):
         device = prompt_embeds.device
         ids, mask = _pad([[*context, *target] for context, target in pairs], self.pad_token_id, device)
         embeds, _ = self._sequence(prompt_embeds, ids, mask)
+        ahead = embeds.shape[1] - ids.shape[1]
+        self.tokens_read += sum(ahead + len(context) + len(target) for context, target in pairs)
         # no mask: padding stands on the right, where causal attention never looks
         hidden = self.model.base_model(inputs_embeds=embeds, use_cache=False)[0]
         # a position predicts the next token: logits only where that token counts, never for the soft prompt
-        before = embeds.shape[1] - ids.shape[1] - 1
         counted = [
-            (row, before + len(context) + place)
+            (row, ahead - 1 + len(context) + place)
             for row, (context, target) in enumerate(pairs)
             for place in range(len(target))
         ]
@@ -228,6 +238,7 @@ class LanguageModel(AnswerScoring, Frozen):
             attention_mask=mask[rows, places],
             eos_token_id=self.end_token_id,
             pad_token_id=self.pad_token_id,
+            synced_gpus=self.sharded,  # a process whose texts have ended goes on until all have
             **options,
         )
 

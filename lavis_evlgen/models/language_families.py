@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.models.hub import load_pretrained, parse_precision
 from lavis_evlgen.models.language import LanguageModel
+from lavis_evlgen.models.layers import checkpoint_layers, find_layers
 
 
 class OPT(LanguageModel):
@@ -70,6 +71,7 @@ def build_language_model(
     name: str,
     *,
     llm_precision: str = "fp16",
+    llm_grad_checkpoint: bool = False,
     max_txt_len: int = 32,
     max_output_txt_len: int = 32,
     end: str | None = None,
@@ -80,6 +82,7 @@ def build_language_model(
         kind: opt, vicuna or any.
         name: a folder or name for Hugging Face, or ``embedded:…``.
         llm_precision: fp16, bf16 or fp32.
+        llm_grad_checkpoint: keep the activations of one layer at a time in training.
         max_txt_len, max_output_txt_len, end: see the classes.
 
     Raises:
@@ -89,6 +92,8 @@ def build_language_model(
     dtype = parse_precision(llm_precision, "llm_precision")
     tokenizer = load_pretrained(AutoTokenizer.from_pretrained, name, key, use_fast=kind == "any")
     model = load_pretrained(AutoModelForCausalLM.from_pretrained, name, key, torch_dtype=dtype)
+    if llm_grad_checkpoint:
+        checkpoint_layers(find_layers(model))
     if kind == "opt":
         return OPT(model, tokenizer, end="\n", max_txt_len=max_txt_len)
     if kind == "vicuna":

@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from lavis.common.dist_utils import download_cached_file
 from lavis.models import clip_vit, eva_vit
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from lavis_evlgen.downloads import download_cached_file
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models.checkpoints import read_weights
 from lavis_evlgen.models.frozen import Frozen
@@ -90,6 +90,9 @@ class VisionTower(Frozen):
     def blocks(self) -> list[tuple[nn.Module, nn.Module]]:
         """(block, norm before its MLP half) of the blocks that the tokens pass; ConfigError for an unknown layout."""
         return find_blocks(self.encoder)
+
+    def layers(self) -> list[nn.Module]:
+        return [block for block, _ in find_blocks(self.encoder)]
 
     def fingerprint(self) -> str:
         """A hash of weights and image size: equal fingerprints give equal features for equal pixels."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.models.layers import checkpoint_layers
 
 # the norm before the MLP half, as pre-norm ViTs call it: LAVIS's eva_vit and DINOv2; LAVIS's clip_vit and OpenAI's
 # CLIP; CLIP and SigLIP; ViT, DeiT and BEiT
@@ -29,8 +27,8 @@ def find_blocks(encoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
             blocks.append((module, norm))
     if not blocks:
         raise ConfigError(
-            f"no pre-norm blocks found in {type(encoder).__name__} (looked for {', '.join(MLP_NORMS)}), which "
-            "temporal: contextualizer and use_grad_checkpoint need; do without them or take another vit_model"
+            f"no pre-norm blocks found in {type(encoder).__name__} (looked for {', '.join(MLP_NORMS)}); temporal: "
+            "contextualizer, use_grad_checkpoint and run.shard need them: do without, or take another vit_model"
         )
     return blocks
 
@@ -41,5 +39,4 @@ def checkpoint_blocks(encoder: nn.Module) -> None:
     The same for every ViT: Hugging Face's own checkpointing is off in eval mode, in which a frozen ViT stays, and
     LAVIS's gives no gradients where the first block's input needs none.
     """
-    for block, _ in find_blocks(encoder):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+    checkpoint_layers(block for block, _ in find_blocks(encoder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -11,6 +10,7 @@ from typing import Any
 from lavis.common.registry import registry
 
 from lavis_evlgen.errors import DataError
+from lavis_evlgen.json_text import read_json
 from lavis_evlgen.reports.order import order_scores, tested_splits
 from lavis_evlgen.reports.run_files import RunFiles
 
@@ -34,9 +34,9 @@ class Arm:
 
     @classmethod
     def read(cls, folder: Path) -> Arm:
-        noted = json.loads((folder / ARM_FILE).read_text("utf-8"))
+        noted = read_json(folder / ARM_FILE, "remove it and run the demo again: it goes on where it was")
         run = RunFiles.read(folder)
-        return cls(noted["arm"], run, noted.get("peak_memory_gib"), order_scores(run))
+        return cls(str(noted.get("arm", folder.name)), run, noted.get("peak_memory_gib"), order_scores(run))
 
     def figures(self, records: dict[str, list[Any]]) -> dict[str, Any]:
         """Everything that is known of the arm in numbers; ``records`` by split, seconds, nats a token, GiB."""

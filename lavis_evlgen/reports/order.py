@@ -12,6 +12,7 @@ from lavis.common.registry import registry
 import lavis_evlgen  # noqa: F401  registers models and builders
 from lavis_evlgen.datasets.bad_samples import BadSample
 from lavis_evlgen.errors import DataError
+from lavis_evlgen.json_text import read_json
 from lavis_evlgen.reports.run_files import RunFiles
 from lavis_evlgen.runners.settings import RunSettings
 from lavis_evlgen.runners.step import autocast
@@ -38,8 +39,10 @@ def order_scores(run: RunFiles) -> dict[str, Any]:
     if not run.weights.is_file():
         raise DataError(f"{run.weights} is missing: train the run to its end")
     stamp = run.weights.stat().st_mtime_ns
-    if file.is_file() and (kept := json.loads(file.read_text("utf-8")))["weights"] == stamp:
-        return kept
+    if file.is_file():
+        kept = read_json(file, "remove it: the choices are made again")
+        if kept.get("weights") == stamp:
+            return kept
     settings = RunSettings.from_config(run.config.run)
     model = registry.get_model_class(run.config.model.arch).from_config(run.config.model).eval()
     model.load_checkpoint(str(run.weights))

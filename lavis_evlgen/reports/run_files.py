@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lavis_evlgen.errors import DataError
+from lavis_evlgen.json_text import parse_json
+from lavis_evlgen.launch import read_config
 from lavis_evlgen.runners.checkpointing import EXPORT
 from lavis_evlgen.runners.progress import RunLog
 from lavis_evlgen.runners.settings import RunSettings
@@ -45,8 +46,7 @@ class RunFiles:
             inside = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
             hint = f"did you mean {folder / inside[-1]}?" if inside else "name the run.output_dir of a training run"
             raise DataError(f"{folder} is no run folder: it has no config.yaml; {hint}")
-        config = OmegaConf.load(folder / "config.yaml")
-        assert isinstance(config, DictConfig)
+        config = read_config(str(folder / "config.yaml"), [])
         return cls(folder, config, RunLog(folder, enabled=False).read(), _last_scores(folder / "evaluate.txt"))
 
     @property
@@ -70,9 +70,11 @@ class RunFiles:
         """The generated captions of a split's last evaluation by image id."""
         path = self.folder / "result" / f"{split}_epoch{self.scores[split]['epoch']}.json"
         try:
-            return {row["image_id"]: row["caption"] for row in json.loads(path.read_text(encoding="utf-8"))}
+            return {str(row["image_id"]): str(row["caption"]) for row in parse_json(path.read_bytes())}
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing: evaluate the run again") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged ({error!r}): evaluate the run again") from error
 
     def curve(self, key: str) -> Points:
         """(step, value) of the log records that have a number under `key`."""
@@ -104,8 +106,15 @@ class RunFiles:
 
 def _last_scores(path: Path) -> dict[str, dict[str, Any]]:
     scores: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        scores |= json.loads(line)
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found = parse_json(line) if line.strip() else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(isinstance(of, dict) and "epoch" in of for of in found.values()):
+            raise DataError(f"{path}, line {number} is damaged: remove it, or evaluate the run again")
+        scores |= found
     if not scores:
         raise DataError(
             f"{path} holds no evaluation: let the run end, with a split in run.test_splits or run.valid_splits"

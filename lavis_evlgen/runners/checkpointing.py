@@ -3,17 +3,21 @@
 import logging
 import os
 import re
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lavis_evlgen.errors import EvlgenError, WeightsError
+from lavis_evlgen.models.safe_loading import files_beside, read_plain
 
 BEST = "checkpoint_best.pth"
+BEST_COPY = "checkpoint_best_copy.pth"
 EXPORT = "model.pth"
 _TEMPORARY = ".unfinished"
+_NUMBERED = re.compile(r"checkpoint_(\d+)\.pth")
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
@@ -27,11 +31,19 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise EvlgenError(
-            f"could not write {path}: {error}. Files written before are as they were; free some space (or set another "
-            "run.output_dir) and start the same command with run.auto_resume=True"
+            f"could not write {path}: {_cause(error)}. Files written before are as they were; free some space (or set "
+            "another run.output_dir) and start the same command with run.auto_resume=True"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The system's error, which torch hides behind one about the position in the file."""
+    while not isinstance(error, OSError) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -45,20 +57,33 @@ def _sync_folder(folder: Path) -> None:
 
 def load(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint to the CPU; WeightsError naming the file when it is missing or damaged."""
-    if not Path(path).is_file():
-        raise WeightsError(f"checkpoint {path} does not exist")
+    if not os.path.isfile(path):
+        raise WeightsError(f"checkpoint {path} does not exist{files_beside(path)}")
     try:
-        if zipfile.is_zipfile(path):  # torch does not look at the checksums that it writes
-            with zipfile.ZipFile(path) as archive:
-                if (part := archive.testzip()) is not None:
-                    raise ValueError(f"checksum of {part} is wrong")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the unpickler fail in a dozen ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"checkpoint {path} is damaged or is no checkpoint: {reason}") from error
+        state = read_plain(path)
+    except ValueError as error:
+        raise WeightsError(f"checkpoint {path} is damaged or is no checkpoint: {error}") from error
     if not isinstance(state, dict) or "model" not in state:
         raise WeightsError(f"{path} is no checkpoint: it has no entry 'model'")
+    weights = state["model"]
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()
+    ):
+        raise WeightsError(f"{path} is no checkpoint: its entry 'model' holds other things than tensors by name")
     return state
+
+
+@contextmanager
+def restoring(path: Path | str) -> Iterator[None]:
+    """Whatever a checkpoint lacks, or holds in another kind than ours, becomes a WeightsError that names it."""
+    try:
+        yield
+    except EvlgenError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} does not hold what a run goes on from ({error!r}): delete it, or set another run.output_dir"
+        ) from error
 
 
 class CheckpointFolder:
@@ -75,22 +100,24 @@ class CheckpointFolder:
 
     def numbered(self) -> list[Path]:
         """Resume checkpoints, newest first."""
-        found = []
-        for path in self.path.glob("checkpoint_*.pth"):
-            if match := re.fullmatch(r"checkpoint_(\d+)\.pth", path.name):
-                found.append((int(match[1]), path))
-        return [path for _, path in sorted(found, reverse=True)]
+        found = [path for path in self.path.glob("checkpoint_*.pth") if _NUMBERED.fullmatch(path.name)]
+        return sorted(found, key=_iters, reverse=True)
 
     def save(self, state: dict[str, Any]) -> Path:
-        """Write the checkpoint of ``state["iters"]``, then remove those that are too old."""
+        """Write the checkpoint of ``state["iters"]``, then remove those that are too old.
+
+        One of a later step is damaged, or the run would have gone on from it: it does not count.
+        """
         path = self.path / f"checkpoint_{state['iters']}.pth"
         save_atomically(state, path)
-        for old in self.numbered()[self.keep :]:
+        for old in [each for each in self.numbered() if _iters(each) <= state["iters"]][self.keep :]:
             old.unlink(missing_ok=True)
         return path
 
     def save_best(self, state: dict[str, Any]) -> None:
-        save_atomically(state, self.path / BEST)
+        """Write the best one twice: no older one could take its place, as with the numbered ones, if it is damaged."""
+        for name in (BEST, BEST_COPY):
+            save_atomically(state, self.path / name)
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that can be read; damaged ones are named in a warning."""
@@ -102,14 +129,19 @@ class CheckpointFolder:
         return None
 
     def best(self) -> dict[str, Any] | None:
-        """The best checkpoint, or None when there is none or it is damaged."""
-        if not (self.path / BEST).is_file():
-            return None
-        try:
-            return load(self.path / BEST)
-        except WeightsError as error:
-            logging.warning("%s; the last weights are used instead.", error)
-            return None
+        """The best checkpoint or its copy, or None when there is none or both are damaged."""
+        for name, otherwise in ((BEST, f"taking {BEST_COPY}"), (BEST_COPY, "going on as if there were none")):
+            if (self.path / name).is_file():
+                try:
+                    return load(self.path / name)
+                except WeightsError as error:
+                    logging.warning("%s; %s.", error, otherwise)
+        return None
+
+
+def _iters(path: Path) -> int:
+    match = _NUMBERED.fullmatch(path.name)
+    return int(match[1]) if match else -1
 
 
 def check_same_model(saved: dict[str, Any], configured: dict[str, Any], path: Path) -> None:

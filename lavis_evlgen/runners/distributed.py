@@ -3,7 +3,6 @@
 import datetime
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import torch.distributed as dist
 from lavis.common.dist_utils import get_rank, get_world_size, is_dist_avail_and_initialized
 
 from lavis_evlgen.errors import EvlgenError
+from lavis_evlgen.runners.meeting import set_meeting_point
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,9 @@ class Placement:
         return cls()
 
 
-def slurm_master(env: Mapping[str, str]) -> str:
-    """First machine of the SLURM node list: ``gpu[03-06,9]`` gives ``gpu03``."""
-    nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
-    first = re.match(r"([^,\[]+)(?:\[(\w+))?", nodes)
-    return first[1] + (first[2] or "") if first else nodes
-
-
 def init_process_group(placement: Placement, backend: str, dist_url: str, timeout_s: float) -> None:
     """Join the other processes; raises EvlgenError when they do not come within ``timeout_s`` seconds."""
-    os.environ.setdefault("MASTER_ADDR", slurm_master(os.environ))
-    os.environ.setdefault("MASTER_PORT", "29500")
-    os.environ.setdefault("RANK", str(placement.rank))
-    os.environ.setdefault("WORLD_SIZE", str(placement.world_size))
+    set_meeting_point(placement, backend)
     try:
         dist.init_process_group(
             backend=backend,
@@ -80,6 +70,17 @@ def on_rank_zero(work: Callable[[], Any]) -> Any:
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def on_every_rank(work: Callable[[], None]) -> None:
+    """Do it on each rank; an EvlgenError of one is raised on all."""
+    own: EvlgenError | None = None
+    try:
+        work()
+    except EvlgenError as error:
+        own = error
+    for failed in filter(None, gathered(own)):
+        raise failed
 
 
 def summed(values: list[float], device: torch.device) -> list[float]:

@@ -15,8 +15,8 @@ from torch.utils.data import IterableDataset
 
 from lavis_evlgen.datasets.feature_cache import FeatureCache
 from lavis_evlgen.datasets.feature_table import FeatureTable
-from lavis_evlgen.errors import ConfigError, EvlgenError
-from lavis_evlgen.runners.distributed import gathered, on_rank_zero
+from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.runners.distributed import on_every_rank, on_rank_zero
 
 
 def use_feature_cache(
@@ -26,9 +26,11 @@ def use_feature_cache(
     folder: str,
     device: torch.device,
     num_workers: int = 0,
+    between_batches: Callable[[], None] = lambda: None,
 ) -> float:
     """Let the given splits of all data sets read the frozen ViT's features from `folder`, computed once.
 
+    ``between_batches`` may end the process: what was finished is kept.
     Every rank must call it, and they must share the folder: each computes its part of what is missing.
 
     Returns:
@@ -53,35 +55,27 @@ def use_feature_cache(
             if isinstance(dataset, IterableDataset) or not hasattr(dataset, "image_key"):
                 raise ConfigError(f"run.feature_cache: datasets.{name} is streamed or not one of ours; set it to false")
             cache = FeatureCache(dataset, vision, Path(folder) / f"{name}-{split}")
-            dataset.features = _shared_table(cache, device, num_workers)
+            dataset.features = _shared_table(cache, device, num_workers, between_batches)
             seconds += dataset.features.seconds
     return round(seconds, 1)
 
 
-def _shared_table(cache: FeatureCache, device: torch.device, num_workers: int) -> FeatureTable:
+def _shared_table(
+    cache: FeatureCache, device: torch.device, num_workers: int, between_batches: Callable[[], None]
+) -> FeatureTable:
     """The table of a cache that all ranks fill together."""
     shards = on_rank_zero(partial(cache.plan, get_world_size()))
     own = shards[get_rank() :: get_world_size()]
-    _on_every_rank(partial(cache.compute, own, device, num_workers=num_workers, show=is_main_process()))
+    options = {"num_workers": num_workers, "show": is_main_process(), "between_batches": between_batches}
+    on_every_rank(partial(cache.compute, own, device, **options))
     table = on_rank_zero(cache.table)
 
     def look() -> None:
         if not table.is_visible():
             raise ConfigError(f"run.feature_cache: rank {get_rank()} does not see {table.path}: name a shared folder")
 
-    _on_every_rank(look)
+    on_every_rank(look)
     if table.bad:
         path, reason = next(iter(table.bad.items()))
         logging.warning("%d pictures could not be read, e.g. %s: %s", len(table.bad), path, reason)
     return table
-
-
-def _on_every_rank(work: Callable[[], None]) -> None:
-    """Do it on each rank; an EvlgenError of one is raised on all."""
-    own: EvlgenError | None = None
-    try:
-        work()
-    except EvlgenError as error:
-        own = error
-    for failed in filter(None, gathered(own)):
-        raise failed

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.json_text import parse_json
 
 LOG_FILE = "log.jsonl"
 
@@ -32,33 +33,45 @@ class RunLog:
         self._board = _board(folder) if enabled and tensorboard else None
 
     def write(self, record: dict[str, Any], split: str = "train") -> None:
-        if not self.enabled:
-            return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({key: _finite(value) for key, value in record.items()}, default=str) + "\n")
+        self._append(record)
         if self._board is not None:
             for key, value in record.items():
                 if isinstance(value, int | float) and key != "iters":
                     self._board.add_scalar(f"{split}/{key}", value, record["iters"])
 
+    def note(self, iters: int, **facts: Any) -> None:
+        """Write an event, with the time of day in Unix seconds; measurements alone go to TensorBoard."""
+        self._append({"iters": iters, **facts, "time": round(time.time(), 1)})
+
     def read(self) -> list[dict[str, Any]]:
-        """All records; a last line that a killed run left unfinished is dropped."""
+        """All records; damaged lines, such as the last one that a killed run left unfinished, are dropped."""
         records = []
         if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for number, line in enumerate(self.path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
                 try:
-                    records.append(json.loads(line))
-                except json.JSONDecodeError:
-                    logging.warning("dropped an unfinished line of %s", self.path)
+                    record = parse_json(line) if line.strip() else None
+                except ValueError:
+                    record = {}
+                if isinstance(record, dict) and type(record.get("iters")) is int:
+                    records.append(record)
+                elif record is not None:
+                    logging.warning("dropped line %d of %s: it is unfinished or damaged", number, self.path)
         return records
 
-    def rewind(self, iters: int) -> None:
-        """Forget what was logged after ``iters``: a resumed run writes it again."""
-        if self.enabled and self.path.is_file():
-            kept = [record for record in self.read() if record.get("iters", 0) <= iters]
-            temporary = self.path.with_suffix(".unfinished")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-            temporary.replace(self.path)
+    def rewind(self, iters: int) -> list[dict[str, Any]]:
+        """Forget what was logged after ``iters``: a resumed run writes it again. The records that are left."""
+        if not (self.enabled and self.path.is_file()):
+            return []
+        kept = [record for record in self.read() if record.get("iters", 0) <= iters]
+        temporary = self.path.with_suffix(".unfinished")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        temporary.replace(self.path)
+        return kept
+
+    def _append(self, record: dict[str, Any]) -> None:
+        if self.enabled:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({key: _finite(value) for key, value in record.items()}, default=str) + "\n")
 
     def has_evaluation(self, iters: int, split: str) -> bool:
         return any(record.get("split") == split and record.get("iters") == iters for record in self.read())

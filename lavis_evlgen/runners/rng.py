@@ -38,6 +38,8 @@ def restore(state: dict[str, Any]) -> None:
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
     keys, position, has_gauss, gauss = state["numpy"]
+    if not 0 <= position <= len(keys):  # NumPy would read behind its state
+        raise ValueError(f"position {position} of {len(keys)} random numbers")
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, next_gauss = state["python"]
     random.setstate((version, tuple(internal.tolist()), next_gauss))
@@ -77,6 +79,12 @@ def seed_cpu(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def seed(number: int) -> None:
+    """Start all generators, that of the GPU too, from a 64-bit seed."""
+    seed_cpu(number)
+    torch.cuda.manual_seed(number)
 
 
 @contextmanager

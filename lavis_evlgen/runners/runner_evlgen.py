@@ -1,7 +1,7 @@
 """`runner_evlgen`: LAVIS's iteration runner with exact resume, on CPU, one GPU or many processes."""
 
-import inspect
 import math
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from lavis_evlgen.errors import ConfigError, nearest
 from lavis_evlgen.registration_tools import register
 from lavis_evlgen.runners import rng
+from lavis_evlgen.runners.activity import ACTIVITY
 from lavis_evlgen.runners.checkpointing import CheckpointFolder, load
 from lavis_evlgen.runners.distributed import on_rank_zero, usable_device
 from lavis_evlgen.runners.evaluation import EvalLoader
@@ -29,6 +30,7 @@ from lavis_evlgen.runners.interrupt import StopSignal
 from lavis_evlgen.runners.loaders import TrainLoader
 from lavis_evlgen.runners.progress import RunLog
 from lavis_evlgen.runners.settings import RunSettings
+from lavis_evlgen.runners.sharding import replicated
 from lavis_evlgen.runners.step import autocast
 from lavis_evlgen.runners.trainable import SkipsEmptyBatches, load_trainable_state, optimizer_groups
 from lavis_evlgen.runners.training import Training
@@ -55,10 +57,13 @@ class RunnerEvlgen(RunnerIter):
 
     def setup_output_dir(self) -> None:
         """``output_dir/JOB_ID`` under the working directory; with auto_resume ``output_dir`` itself."""
-        folder = Path(self.settings.output_dir).expanduser().absolute()
+        folder = Path(os.path.expanduser(self.settings.output_dir)).absolute()
         self.output_dir = folder if self.settings.auto_resume else folder / str(self.job_id)
         self.result_dir = self.output_dir / "result"
-        self.result_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.result_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"run.output_dir: {folder} cannot be made ({error.strerror}): name another") from error
         # LAVIS's register_path raises for the second run of a process
         registry.mapping["paths"]["output_dir"] = str(self.output_dir)
         registry.mapping["paths"]["result_dir"] = str(self.result_dir)
@@ -75,18 +80,18 @@ class RunnerEvlgen(RunnerIter):
     def use_distributed(self) -> bool:
         return get_world_size() > 1
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the frozen weights, so that all must run them equally often."""
+        return self.settings.shard != "none" and self.use_distributed
+
     @cached_property
     def model(self) -> nn.Module:
         """The model on its device, wrapped for training when there are several processes."""
         model = self._model.to(self.device)
         if not self.use_distributed or self.evaluate_only:
             return model
-        device_ids = [self.device.index] if self.device.type == "cuda" else None
-        # frozen models do not change their buffers; the option was renamed in torch 2.14
-        known = inspect.signature(DistributedDataParallel).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        options: dict[str, Any] = {"device_ids": device_ids, sync: False}
-        return DistributedDataParallel(SkipsEmptyBatches(model), **options)
+        return replicated(SkipsEmptyBatches(model), self.device)
 
     def unwrap_dist_model(self, model: nn.Module) -> nn.Module:
         return model.module.model if isinstance(model, DistributedDataParallel) else model
@@ -133,13 +138,21 @@ class RunnerEvlgen(RunnerIter):
                 "evaluated: rename or remove it in the annotations of the others"
             )
         dataset = self.datasets[owners[0]][split]
+        of_lavis = type(self.task).__module__.startswith("lavis.")
+        if self.sharded and of_lavis:
+            raise ConfigError(
+                f"run.shard: LAVIS's {type(self.task).__name__} runs the model more often on one process than on "
+                "another; take a task of ours (captioning, vqa, gqa), or run.shard: none"
+            )
         return EvalLoader(
             dataset,
             self.settings,
             get_rank(),
             get_world_size(),
             between_batches=self.training.leave_if_told,
-            empty_batches=not type(self.task).__module__.startswith("lavis."),
+            empty_batches=not of_lavis,
+            together=self.sharded,
+            name=f"datasets.{owners[0]} ({split})",
         )
 
     @property
@@ -179,9 +192,10 @@ class RunnerEvlgen(RunnerIter):
 
     def train(self) -> dict[str, Any]:
         """Train (or, with ``run.evaluate``, only evaluate); the metrics by split, on rank 0, else an empty dict."""
-        self.log_config()
-        self.cache_features()
-        return self.evaluate() if self.evaluate_only else self.training.run()
+        with self.stop:
+            self.log_config()
+            self.cache_features()
+            return self.evaluate() if self.evaluate_only else self.training.run()
 
     def evaluate(self, cur_epoch: Any = "best", skip_reload: bool = False) -> dict[str, Any]:
         """Evaluate valid_splits and test_splits; the metrics by split, on rank 0, else an empty dict.
@@ -218,6 +232,7 @@ class RunnerEvlgen(RunnerIter):
 
     def eval_epoch(self, split_name: str, cur_epoch: Any, skip_reload: bool = True) -> dict[str, Any] | None:
         """Metrics of one split with the present weights; None on all ranks but the first. No RNG is disturbed."""
+        ACTIVITY.enter(f"evaluating {split_name}", short=True)
         loader = self.eval_loader(split_name)
         model = self.unwrap_dist_model(self.model)
         was_training = model.training
@@ -226,6 +241,7 @@ class RunnerEvlgen(RunnerIter):
             self.task.before_evaluation(model=model, dataset=loader.dataset)
             results = self.task.evaluation(model, loader, cuda_enabled=self.cuda_enabled)
             metrics = None
+            ACTIVITY.enter(f"computing the metrics of {split_name}")
             if results is not None:
                 metrics = self.task.after_evaluation(
                     val_result=results, split_name=split_name, epoch=cur_epoch, dataset=loader.dataset
@@ -240,7 +256,15 @@ class RunnerEvlgen(RunnerIter):
         splits = [*self.valid_splits, *self.test_splits, *([] if self.evaluate_only else self.settings.train_splits)]
         model = self.unwrap_dist_model(self.model)
         folder, workers = self.settings.feature_cache, self.settings.num_workers
-        seconds = use_feature_cache(self.datasets, dict.fromkeys(splits), model, folder, self.device, workers)
+
+        def between_batches() -> None:
+            ACTIVITY.move()
+            self.training.leave_if_told()
+
+        ACTIVITY.enter("computing the features of the pictures")
+        seconds = use_feature_cache(
+            self.datasets, dict.fromkeys(splits), model, folder, self.device, workers, between_batches
+        )
         self.log.write({"iters": 0, "feature_seconds": seconds})
 
     def log_config(self) -> None:

@@ -1,5 +1,7 @@
 """The `run` section of a configuration: every key that the runner reads, its type and its default."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,6 +12,8 @@ from lavis_evlgen.errors import ConfigError, nearest
 from lavis_evlgen.runners.schedule import SCHEDULES, Schedule
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+MOST = 2**63  # of any number: what torch takes
+SHARDINGS = ("none", "frozen")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class RunSettings:
     train_dataset_ratios: dict = field(default_factory=dict)
     use_dist_eval_sampler: bool = True
     max_bad_share: float = 0.05
+    data_timeout: float = 600.0  # seconds until a batch that does not come is an error; 0: never
     feature_cache: str = ""  # folder for the frozen ViT's features; empty: the ViT runs at every step
     # files
     output_dir: str = "output"
@@ -69,6 +74,8 @@ class RunSettings:
     dist_url: str = "env://"
     dist_backend: str = ""
     dist_timeout: float = 1800.0
+    hang_timeout: float = 900.0  # seconds until a dead or stuck rank ends the job; 0: never
+    shard: str = "none"  # none | frozen: every process keeps a part of the frozen weights
     num_threads: int = 0  # torch CPU threads; 0: torch's own choice
 
     @classmethod
@@ -89,14 +96,31 @@ class RunSettings:
     def _check(self) -> None:
         if self.lr_sched not in SCHEDULES:
             raise ConfigError(f"run.lr_sched: unknown {self.lr_sched!r}{nearest(self.lr_sched, SCHEDULES)}")
+        if self.shard not in SHARDINGS:
+            raise ConfigError(f"run.shard: {self.shard!r} is unknown{nearest(self.shard, SHARDINGS)}")
         if self.precision and self.precision not in PRECISIONS:
             raise ConfigError(f"run.precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
         least = dict.fromkeys(("batch_size_train", "batch_size_eval", "accum_grad_iters", "keep_checkpoints"), 1)
         least |= dict.fromkeys(("log_freq", "health_batches", "max_nan_steps"), 1)
+        least |= dict.fromkeys(("init_lr", "min_lr", "weight_decay", "beta2", "max_grad_norm", "max_bad_share"), 0)
+        least |= dict.fromkeys(("iters_per_inner_epoch", "warmup_steps", "dist_timeout", "num_threads"), 0)
         least |= dict.fromkeys(("max_iters", "max_epoch", "num_workers", "health_freq", "save_freq", "seed"), 0)
+        least |= dict.fromkeys(("hang_timeout", "data_timeout"), 0)
         for key, bound in least.items():
             if getattr(self, key) < bound:
                 raise ConfigError(f"run.{key} must be at least {bound}, not {getattr(self, key)}")
+        most: dict[str, float] = {"beta2": 1, "dist_timeout": 1e9, "hang_timeout": 1e9, "num_threads": 1e6}
+        most["data_timeout"] = 1e6  # more milliseconds than the system waits for
+        for key, too_much in most.items():
+            if getattr(self, key) >= too_much:
+                raise ConfigError(f"run.{key} must be less than {too_much:g}, not {getattr(self, key)}")
+        for key in ("train_splits", "valid_splits", "test_splits"):
+            for name in getattr(self, key):
+                if not isinstance(name, str) or not re.fullmatch(r"[^/\\]+", name) or name in (".", ".."):
+                    raise ConfigError(f"run.{key}: {name!r} is no name of a split: files are called by it")
+        for name, weight in self.train_dataset_ratios.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ConfigError(f"run.train_dataset_ratios.{name}: {weight!r}, expected a number from 0 on")
         if self.health_freq and not self.valid_splits:
             raise ConfigError(
                 "run.health_freq needs held-out pictures: name a split in run.valid_splits, or set it to 0"
@@ -127,10 +151,11 @@ class RunSettings:
 
 def _convert(key: str, value: Any, kind: Any) -> Any:
     """``value`` as ``kind``; 5e3 is an int, "no" is not a number, and a string is not a list."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
     fits = {
         bool: isinstance(value, bool),
-        int: isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer(),
-        float: isinstance(value, int | float) and not isinstance(value, bool),
+        int: number and float(value).is_integer(),
+        float: number,
         str: isinstance(value, str),
         list: isinstance(value, list),
         dict: isinstance(value, dict),
@@ -140,5 +165,5 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
     if kind is str and key in ("resume_ckpt_path", "feature_cache") and not value:
         return ""
     if not fits[kind]:
-        raise ConfigError(f"run.{key}: {value!r} is not of type {kind.__name__}")
+        raise ConfigError(f"run.{key}: {value!r:.60} is not of type {kind.__name__}")
     return kind(value)

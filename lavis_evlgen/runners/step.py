@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lavis_evlgen.errors import DivergedError
+from lavis_evlgen.runners.activity import ACTIVITY
 from lavis_evlgen.runners.distributed import summed
 from lavis_evlgen.runners.samples import to_device
-from lavis_evlgen.runners.trainable import batch_size
+from lavis_evlgen.runners.trainable import LENT, batch_size
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,6 +31,7 @@ class StepResult:
 
     loss: mean over batches and ranks, NaN when there was none. grad_norm: before clipping. skipped: the weights were
     left as they are. samples, bad: numbers of samples used and of unreadable ones. stop: some rank was told to stop.
+    not_finite: it counts as one with a NaN or infinite loss or gradient; own_loss: the mean over this rank's batches.
     """
 
     loss: float
@@ -39,6 +40,8 @@ class StepResult:
     samples: int
     bad: int
     stop: bool
+    not_finite: bool
+    own_loss: float
 
 
 class TrainStep:
@@ -52,7 +55,6 @@ class TrainStep:
         device: torch.device,
         precision: str,
         max_grad_norm: float = 0.0,
-        max_nan_steps: int = 10,
     ) -> None:
         """``loss_of(model=, samples=)`` is the task's train_step; ``model`` may be wrapped for several processes."""
         self.model = model
@@ -62,7 +64,6 @@ class TrainStep:
         self.device = device
         self.precision = precision
         self.max_grad_norm = max_grad_norm or float("inf")
-        self.max_nan_steps = max_nan_steps
         self.nan_steps = 0
         self.nan_steps_in_a_row = 0
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -71,6 +72,7 @@ class TrainStep:
     def __call__(self, batches: list[dict[str, Any]], extra: dict[str, Any], stop: bool = False) -> StepResult:
         """``extra`` is added to every batch (LAVIS's models ask for epoch and iters); ``stop`` is told to all ranks."""
         found = [self._backward(b, extra, i + 1 == len(batches), len(batches)) for i, b in enumerate(batches)]
+        ACTIVITY.enter("updating the weights", short=True)
         losses = [loss for loss in found if loss is not None]
         norm = 0.0
         if losses or self.distributed:
@@ -81,8 +83,10 @@ class TrainStep:
         broken = not (math.isfinite(total) and math.isfinite(norm))
         local = [total, len(losses), samples, bad, broken, stop]
         total, used, good, unread, breaks, stops = summed([float(value) for value in local], self.device)
+        not_finite = False
+        own_loss = local[0] / max(1, len(losses))
         if used:
-            self._update(broken=breaks > 0, loss_is_finite=math.isfinite(total))
+            not_finite = self._update(broken=breaks > 0, loss_is_finite=math.isfinite(total))
         else:
             self.optimizer.zero_grad(set_to_none=True)
         return StepResult(
@@ -92,6 +96,8 @@ class TrainStep:
             samples=int(good),
             bad=int(unread),
             stop=stops > 0,
+            not_finite=not_finite,
+            own_loss=own_loss,
         )
 
     def _backward(self, batch: dict[str, Any], extra: dict[str, Any], last: bool, parts: int) -> Tensor | None:
@@ -99,31 +105,30 @@ class TrainStep:
         empty = batch_size(batch) == 0
         if empty and not self.distributed:
             return None
-        good = {} if empty else {k: v for k, v in batch.items() if k != "bad_samples"} | extra
+        good = batch.get(LENT, {}) if empty else {k: v for k, v in batch.items() if k != "bad_samples"}
         # gradients travel between processes once a step, with the last batch
         with self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext():
+            ACTIVITY.enter("forward pass", short=True)
             with autocast(self.device, self.precision):
-                loss = self.loss_of(model=self.model, samples=to_device(good, self.device))
+                loss = self.loss_of(model=self.model, samples=to_device(good | extra, self.device))
+            if empty:  # a pass that others wait for
+                loss = loss * 0.0
+            ACTIVITY.enter("backward pass", short=True)
             self.scaler.scale(loss / parts).backward()
         return None if empty else loss.detach().float()
 
-    def _update(self, broken: bool, loss_is_finite: bool) -> None:
-        """Move the weights unless some rank met NaN or infinity; every rank decides the same."""
+    def _update(self, broken: bool, loss_is_finite: bool) -> bool:
+        """Move the weights unless some rank met NaN or infinity; every rank decides the same. Whether that counts."""
         if not broken:
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if not broken:
             self.nan_steps_in_a_row = 0
-            return
+            return False
         # a scaler that is still looking for its scale overflows without anything being wrong
         if self.scaler.is_enabled() and loss_is_finite and self.scaler.get_scale() > 1:
-            return
+            return False
         self.nan_steps += 1
         self.nan_steps_in_a_row += 1
-        if self.nan_steps_in_a_row >= self.max_nan_steps:
-            raise DivergedError(
-                f"the loss or its gradient was not finite in {self.nan_steps_in_a_row} steps in a row "
-                "(run.max_nan_steps): lower run.init_lr, set run.max_grad_norm (1.0 is usual), lengthen "
-                "run.warmup_steps, or use run.precision bf16 or fp32"
-            )
+        return True

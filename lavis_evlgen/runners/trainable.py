@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from lavis_evlgen.errors import WeightsError
 
+LENT = "lent"
+"""In a batch without samples: another process's batch, to be passed through the model and forgotten."""
+
 
 def trainable_state(model: Any) -> dict[str, Tensor]:
     """Tensors that a checkpoint must hold: the model's own choice, or all but the frozen parameters.
@@ -32,7 +35,9 @@ def load_trainable_state(model: Any, state: dict[str, Tensor], source: str) -> N
     problems = {
         "missing": sorted(wanted.keys() - state.keys()),
         "not of this model": sorted(state.keys() - wanted.keys()),
-        "of another shape": sorted(wrong),
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}" for name in sorted(wrong)
+        ],
     }
     found = [f"{what}: {', '.join(names[:3])} ({len(names)})" for what, names in problems.items() if names]
     if found:

@@ -9,6 +9,7 @@ from typing import Any
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.metrics.attributes import ATTRIBUTES, attribute_scores
 from lavis_evlgen.metrics.captions import DEFAULT_METRICS, check_metrics, score_captions
+from lavis_evlgen.metrics.repetition import repetition
 from lavis_evlgen.metrics.subsets import check_subset, subset_ids, subset_scores
 from lavis_evlgen.metrics.tokenizers import JAVA_FREE, choose_tokenizer
 from lavis_evlgen.registration_tools import register
@@ -90,7 +91,7 @@ class CaptioningTask(GenerationTask):
         ids = subset_ids(records, self.subset or str(getattr(dataset, "subset", "")))
         if ids:
             scores["subsets"] = subset_scores(ids, references, captions, scores, score)
-        scores |= attribute_scores(records, captions, self.attributes)
+        scores |= attribute_scores(records, captions, self.attributes) | repetition(captions, references)
         return {**scores, "agg_metrics": scores["CIDEr"] + scores["Bleu_4"]}
 
     def files(self, rows: Rows, dataset: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.runners.distributed import gathered, on_rank_zero
 from lavis_evlgen.runners.samples import to_device
+from lavis_evlgen.runners.trainable import LENT
 from lavis_evlgen.tasks.loss_parts import LossParts
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class GenerationTask(LossParts, BaseTask):
             self._skipped.extend(samples.get("bad_samples", ()))
             if self.id_key in samples:
                 results.extend(self.valid_step(getattr(model, "module", model), to_device(samples, device)))
+            elif LENT in samples:  # with sharded weights the others wait for this pass
+                self.valid_step(getattr(model, "module", model), to_device(samples[LENT], device))
         if is_dist_avail_and_initialized():
             dist.barrier()
         return results

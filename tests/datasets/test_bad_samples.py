@@ -41,6 +41,16 @@ def test_a_jpeg_that_lacks_only_its_last_byte_is_truncated(truncation_flag):
         decode_picture(picture_bytes()[:-1])
 
 
+def test_a_flipped_bit_among_the_pixels_of_a_png_is_found(truncation_flag):
+    data = picture_bytes("PNG")
+    first = data.index(b"IDAT") + 6
+    for place in range(first, len(data) - 20, (len(data) - first) // 25):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        with pytest.raises(ValueError, match="damaged picture"):
+            decode_picture(bytes(flipped))
+
+
 def test_decoding_gives_the_same_pixels_as_pil_and_tolerates_trailing_bytes(truncation_flag):
     data = picture_bytes()
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -9,7 +9,8 @@ from lavis_evlgen.reports.run_files import RunFiles
 
 
 def folder(path, scores, log=(), **run):
-    OmegaConf.save(OmegaConf.create({"run": {"batch_size_train": 4, **run}}), path / "config.yaml")
+    sections = {"model": {"arch": "tiny"}, "datasets": {"tiny": {}}, "run": {"batch_size_train": 4, **run}}
+    OmegaConf.save(OmegaConf.create(sections), path / "config.yaml")
     (path / "evaluate.txt").write_text("".join(json.dumps(line) + "\n" for line in scores))
     (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log) + '{"iters": 9, "lo')
     return RunFiles.read(path)

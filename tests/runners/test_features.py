@@ -1,6 +1,8 @@
 """Training on features from disk in the place of the ViT, by one process and by two that compute them together."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 from tiny_runs import losses, rows, write_config
 
+from lavis_evlgen.datasets.feature_cache import FeatureCache
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.models.vision import VisionTower
 
@@ -109,3 +112,23 @@ def test_where_features_cannot_be_computed_once(config, train, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"run.feature_cache: .*file/image_caption-val cannot be made"):
         train(config("no_folder", feature_cache=str(tmp_path / "file")))
+
+
+def test_a_signal_between_pictures_keeps_the_features_so_far(config, train, tmp_path, passes, monkeypatch):
+    argv = config(feature_cache=str(tmp_path / "features"))
+    with monkeypatch.context() as patch:
+        forward = VisionTower.forward
+
+        def interrupted(self, images):
+            if len(passes) == 2:  # the validation pictures are there, the training pictures are next
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return forward(self, images)
+
+        patch.setattr(VisionTower, "forward", interrupted)
+        patch.setattr(FeatureCache.compute, "__defaults__", (3, *FeatureCache.compute.__defaults__[1:]))  # batch_size
+        with pytest.raises(SystemExit) as left:
+            train(argv)
+    assert left.value.code == 143 and passes == [3, 1, 3]
+    passes.clear()
+    train(argv)
+    assert sum(passes) == 10  # the training pictures alone, whose shard was not finished

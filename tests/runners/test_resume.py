@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny_runs import losses, rows, trained
 
-from lavis_evlgen.errors import ConfigError, WeightsError
+from lavis_evlgen.errors import ConfigError, DivergedError, WeightsError
+from lavis_evlgen.runners.checkpointing import BEST, BEST_COPY, load
 from lavis_evlgen.runners.training import Training
 
 
@@ -149,6 +150,64 @@ def test_resume_path_continues_in_another_folder(config, train, tmp_path):
     assert losses(folder) == losses(tmp_path / "whole")[8:]
 
 
+@pytest.mark.parametrize("damaged", [[BEST], [BEST, BEST_COPY]])
+def test_a_damaged_best_checkpoint_gives_way_to_its_copy_or_to_later_ones(damaged, config, train, tmp_path, caplog):
+    options = {"valid_splits": ["val"], "lr_sched": "constant_lr"}
+    train(config("whole", **options, max_iters=12))
+    train(config(**options, max_iters=8))
+    for name in damaged:
+        path = tmp_path / "out" / name
+        path.write_bytes(path.read_bytes()[:-300])
+    train(config(**options, max_iters=12))
+    assert "checkpoint_best.pth is damaged" in caplog.text
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+    best = load(tmp_path / "out" / BEST if len(damaged) == 2 else tmp_path / "out" / BEST_COPY)
+    if len(damaged) == 2:  # of the validations after the damage
+        assert "going on as if there were none" in caplog.text and best["iters"] == 12
+    else:
+        assert best["best"] == load(tmp_path / "whole" / BEST)["best"]
+    assert all(torch.equal(tensor, best["model"][name]) for name, tensor in trained(tmp_path / "out").items())
+
+
+def test_counts_of_nan_steps_and_bad_samples_go_on_after_a_resume(config, train, tmp_path):
+    data = {"tiny_data": {"train": 40, "bad": 2}}
+    options = {"data": data, "lr_sched": "constant_lr", "save_freq": 1, "max_nan_steps": 3}
+    train(config(**options, max_iters=5, model={"nan_at": [3, 4]}))
+    state = torch.load(tmp_path / "out" / "checkpoint_5.pth", weights_only=True)
+    assert state["nan_steps"] == [2, 2] and sum(state["tally"].values()) == 20
+    with pytest.raises(DivergedError, match="not finite in 3 steps in a row"):
+        train(
+            config(
+                **options,
+                max_iters=8,
+                model={"nan_at": [5]},
+                auto_resume=False,
+                resume_ckpt_path=str(tmp_path / "out" / "checkpoint_5.pth"),
+            )
+        )
+
+
+def test_max_epoch_counts_passes_also_where_the_batch_size_changed(config, train, tmp_path, monkeypatch, caplog):
+    """40 samples twice: 5 steps of 4, then the other 20 samples in 3 steps of at most 8, then 5 steps of 8."""
+    options = {"max_iters": 0, "max_epoch": 2, "save_freq": 1}
+    with monkeypatch.context() as patch:
+        stop_before(patch, 6)
+        with pytest.raises(Killed):
+            train(config(**options))
+    train(config(**options, batch_size_train=8))
+    assert [row["iters"] for row in rows(tmp_path / "out")] == list(range(1, 14))
+    assert (
+        "checkpoint_5.pth was written by 1 process with batches of 4, now 1 process with batches of 8: the "
+        "remaining 20 samples of this epoch of tiny_data are shared anew, none of them is lost or repeated."
+    ) in caplog.text
+
+
+def test_a_wrong_resume_path_names_the_checkpoints_beside_it(config, train, tmp_path):
+    (tmp_path / "checkpoint_8.pth").touch()
+    with pytest.raises(WeightsError, match=r"checkpoint_9\.pth does not exist; in .* are checkpoint_8\.pth"):
+        train(config(resume_ckpt_path=str(tmp_path / "checkpoint_9.pth")))
+
+
 def test_another_model_configuration_is_refused(config, train):
     train(config(max_iters=4))
     with pytest.raises(WeightsError, match=r"model.dropout: 0.2 -> 0.5.*another run.output_dir"):
@@ -158,7 +217,8 @@ def test_another_model_configuration_is_refused(config, train):
 def test_another_models_checkpoint_is_refused(config, train, tmp_path):
     train(config("wide", max_iters=4, model={"width": 24}))
     argv = config(resume_ckpt_path=str(tmp_path / "wide" / "checkpoint_4.pth"))
-    with pytest.raises(WeightsError, match=r"checkpoint_4.pth belongs to another model.*of another shape"):
+    shapes = r"of another shape: trained\.0\.bias \(24,\) instead of \(16,\), trained\.0\.weight \(24, 24\) instead of"
+    with pytest.raises(WeightsError, match=rf"checkpoint_4.pth belongs to another model.*{shapes}"):
         train(argv)
 
 

@@ -13,16 +13,17 @@ from tiny_runs import rows, trained
 
 from lavis_evlgen.errors import ConfigError, EvlgenError, WeightsError
 from lavis_evlgen.runners.checkpointing import CheckpointFolder, load, save_atomically
-from lavis_evlgen.runners.distributed import Placement, slurm_master
+from lavis_evlgen.runners.distributed import Placement
 
 
 def test_checkpoint_holds_the_trained_tensors_and_everything_to_resume(config, train, tmp_path):
     train(config(valid_splits=["val"], precision="bf16"))
     names = sorted(path.name for path in (tmp_path / "out").glob("*.pth"))
-    assert names == ["checkpoint_12.pth", "checkpoint_8.pth", "checkpoint_best.pth", "model.pth"]
+    assert names == [*(f"checkpoint_{name}.pth" for name in ("12", "8", "best", "best_copy")), "model.pth"]
     state = load(tmp_path / "out" / "checkpoint_12.pth")
     assert set(state) == {
-        "model", "optimizer", "scaler", "iters", "rng", "loader", "best", "config", "versions"
+        "model", "optimizer", "scaler", "iters", "rng", "loader", "best", "verdict", "tally", "nan_steps",
+        "config", "versions",
     }  # fmt: skip
     assert sorted(state["model"]) == ["trained.0.bias", "trained.0.weight", "trained.2.bias", "trained.2.weight"]
     assert state["iters"] == 12 and state["config"]["model"]["arch"] == "tiny"
@@ -157,13 +158,20 @@ def test_folder_keeps_the_newest(tmp_path):
     assert [path.name for path in folder.numbered()] == ["checkpoint_100.pth", "checkpoint_10.pth"]
 
 
+def test_a_damaged_checkpoint_of_a_later_step_takes_no_place(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=1)
+    (tmp_path / "checkpoint_12.pth").write_bytes(b"damaged")
+    for iters in (9, 10):
+        folder.save({"iters": iters, "model": {}})
+        assert folder.latest()[0].name == f"checkpoint_{iters}.pth"
+    assert [path.name for path in folder.numbered()] == ["checkpoint_12.pth", "checkpoint_10.pth"]
+
+
 def test_placement_from_torchrun_and_slurm():
     assert Placement.from_environment({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Placement(3, 1, 8)
     slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "16", "SLURM_LOCALID": "1"}
     assert Placement.from_environment(slurm) == Placement(5, 1, 16)
     assert Placement.from_environment({}) == Placement(0, 0, 1)
-    assert slurm_master({"SLURM_JOB_NODELIST": "gpu[03-06,9],cpu1"}) == "gpu03"
-    assert slurm_master({"SLURM_JOB_NODELIST": "a-1,a-2"}) == "a-1"
 
 
 def test_log_is_json(config, train, tmp_path):

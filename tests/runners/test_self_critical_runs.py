@@ -1,57 +1,30 @@
 """Self-critical training of a tiny EVLGen through launcher and runner."""
 
-import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from tiny_captions import outspoken_llama, write_pictures
 from tiny_runs import losses, rows, trained, write_config
 
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.runners.training import Training
 
-WORDS = "a o t of the is on in car cat s w c p r b d f".split()  # noqa: SIM905  one token each
 FIGURES = ("reward", "baseline_reward", "reward_gap", "ended")
 
 
 @pytest.fixture(scope="session")
 def outspoken_llm(tmp_path_factory: pytest.TempPathFactory, parity_dir: Path) -> str:
-    """The tiny LLaMA with a head 20 times as large: a soft prompt moves its words, which it hardly does otherwise."""
-    folder = tmp_path_factory.mktemp("llm")
-    shutil.copytree(parity_dir / "tiny_llama", folder, dirs_exist_ok=True)
-    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    weights["lm_head.weight"] *= 20
-    torch.save(weights, folder / "pytorch_model.bin")
-    return str(folder)
+    return outspoken_llama(tmp_path_factory.mktemp("llm"), parity_dir / "tiny_llama")
 
 
 @pytest.fixture
 def scst(tmp_path: Path, tiny_config: Callable[..., dict], outspoken_llm: str) -> Callable[..., list[str]]:
-    """Writes six pictures in two splits and a configuration; the launcher arguments for it."""
-    for split, count in (("train", 12), ("val", 4)):
-        lines = []
-        for number in range(count):
-            Image.new("RGB", (56, 56), (20 * number, 90, 255 - 20 * number)).save(tmp_path / f"{split}{number}.png")
-            first, second, third = WORDS[number % 6 * 3 :][:3]
-            captions = [f"{first} {second} {third}", f"{second} {first} the cat"]
-            lines.append(json.dumps({"image": f"{split}{number}.png", "caption": captions}))
-        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
-    processor = {"name": "blip_image_eval", "image_size": 56}
-    data = {
-        "image_caption": {
-            "images": str(tmp_path),
-            "annotations": {"train": str(tmp_path / "train.jsonl"), "val": str(tmp_path / "val.jsonl")},
-            "captions": "first",
-            "vis_processor": {"train": processor, "eval": processor},
-            "text_processor": {"train": {"name": "blip_caption"}, "eval": {"name": "blip_caption"}},
-        }
-    }
-
+    """Writes pictures in two splits and a configuration; the launcher arguments for it."""
+    data = write_pictures(tmp_path, train=12, val=4)
     model = {**tiny_config("any"), "arch": "evlgen", "model_type": "custom", "llm_model": outspoken_llm}
     defaults = {"max_iters": 8, "max_len": 5, "num_beams": 1}
 

@@ -25,17 +25,20 @@ class TinyModel(BaseModel):
     """A frozen layer, a trained one with dropout, and a classifier; misbehaves where its configuration says so."""
 
     PRETRAINED_MODEL_CONFIG_DICT = {"default": str(HERE / "tiny_model.yaml")}
-    CONFIG_KEYS = frozenset({"width", "dropout", "nan_at", "nan_rank", "slow"})
+    CONFIG_KEYS = frozenset({"width", "dropout", "nan_at", "nan_rank", "slow", "hang_at"})
 
-    def __init__(self, width: int, dropout: float, nan_at: list[int], nan_rank: int, slow: float) -> None:
+    def __init__(
+        self, width: int, dropout: float, nan_at: list[int], nan_rank: int, slow: float, hang_at: int = -1
+    ) -> None:
         super().__init__()
         self.frozen = nn.Linear(48, width).requires_grad_(False)
         self.trained = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout), nn.Linear(width, CLASSES))
         self.nan_at, self.nan_rank, self.slow = nan_at, nan_rank, slow
+        self.hang_at = hang_at
 
     @classmethod
     def from_config(cls, cfg: Any) -> "TinyModel":
-        return cls(cfg.width, cfg.dropout, list(cfg.nan_at), cfg.nan_rank, cfg.slow)
+        return cls(cfg.width, cfg.dropout, list(cfg.nan_at), cfg.nan_rank, cfg.slow, cfg.hang_at)
 
     def logits(self, samples: dict[str, Any]) -> torch.Tensor:
         return self.trained(self.frozen(samples["image"].flatten(1)))
@@ -47,14 +50,16 @@ class TinyModel(BaseModel):
         step = samples["epoch"] * samples["num_iters_per_epoch"] + samples["iters"] if "epoch" in samples else -1
         if step in self.nan_at and get_rank() == self.nan_rank:
             loss = loss * float("nan")
+        if 0 <= step == self.hang_at and get_rank() == self.nan_rank:
+            time.sleep(1000)
         return {"loss": loss}
 
 
 class TinyData(Dataset):
     """Pictures [3,4,4] of a class pattern with fresh noise from torch's generator."""
 
-    def __init__(self, length: int, bad: int = 0) -> None:
-        self.length, self.bad = length, bad
+    def __init__(self, length: int, bad: int = 0, slow: float = 0.0) -> None:
+        self.length, self.bad, self.slow = length, bad, slow
         self.patterns = torch.randn(CLASSES, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
     def __len__(self) -> int:
@@ -63,6 +68,7 @@ class TinyData(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index < self.bad:
             return {"bad": f"picture_{index}.jpg: not a picture"}
+        time.sleep(self.slow)
         kind = index % CLASSES
         image = self.patterns[kind] + 0.1 * torch.randn(3, 4, 4)
         return {"image": image, "text_input": f"class {kind}", "image_id": f"{kind}-{index}", "index": index}
@@ -98,8 +104,11 @@ class TinyBuilder(BaseDatasetBuilder):
     def build_datasets(self) -> dict[str, Dataset]:
         if self.config.get("stream"):
             return {"train": TinyStream(self.config.train)}
-        bad = self.config.get("bad", 0)
-        return {"train": TinyData(self.config.train, bad), "val": TinyData(12), "test_unseen": TinyData(7)}
+        if seconds := self.config.get("slow_start", 0.0):
+            print("slow start", flush=True)
+            time.sleep(seconds)
+        bad, slow = self.config.get("bad", 0), self.config.get("slow_val", 0.0)
+        return {"train": TinyData(self.config.train, bad), "val": TinyData(12, slow=slow), "test_unseen": TinyData(7)}
 
 
 @register("builder", "tiny_more")

@@ -1,6 +1,7 @@
 """Runs of the tiny model: their configuration, their results, and one as its own process."""
 
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -55,12 +56,29 @@ def trained(folder: Path, name: str = "model.pth") -> dict[str, torch.Tensor]:
 
 
 def launch_rank(rank: int, world_size: int, port: int, argv: list[str], log: str) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    become_rank(rank, world_size, port, log)
+    sys.exit(launch.main(argv))
+
+
+def become_rank(rank: int, world_size: int, port: int, log: str) -> None:
+    """Make this process one of several, as torchrun does, with its output in a file."""
+    placement = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
+    take_environment({**placement, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}, f"{log}.{rank}")
+
+
+def take_environment(env: dict[str, Any], log: str) -> None:
+    """Give this process the variables of a launcher, in place of any others, and its output to a file."""
+    multiprocessing.set_start_method("fork", force=True)  # the way a launched process starts data workers
     for name in [name for name in os.environ if name.startswith("TORCHELASTIC")]:
         del os.environ[name]
-    output = os.open(f"{log}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.environ.update({name: str(value) for name, value in env.items()})
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
     torch.set_num_threads(1)
+
+
+def launch_with(env: dict[str, Any], argv: list[str], log: str) -> None:
+    """The launcher in the environment of another launcher."""
+    take_environment(env, log)
     sys.exit(launch.main(argv))

@@ -23,6 +23,7 @@ from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models.elip.guidance import GUIDANCE_KEYS, Guidance, without_dropout
 from lavis_evlgen.models.elip.parts import PART_KEYS, local_parts, replaced
 from lavis_evlgen.models.elip.vit import TextGuidedViT
+from lavis_evlgen.models.safe_loading import files_beside
 from lavis_evlgen.models.vit_blocks import checkpoint_blocks
 
 _SWITCHES = frozenset({"elip_training", "elip_inference", "use_grad_checkpoint"})
@@ -237,5 +238,7 @@ def _own_forward(momentum: nn.Module) -> None:
 def readable(source: str) -> str:
     """The source; WeightsError when it is neither a URL nor a file."""
     if not is_url(source) and not os.path.isfile(source):
-        raise WeightsError(f"checkpoint {source!r}: there is no such file (looked in {os.path.abspath(source)})")
+        raise WeightsError(
+            f"checkpoint {source!r}: there is no such file (looked in {os.path.abspath(source)}){files_beside(source)}"
+        )
     return source

@@ -20,9 +20,11 @@ from lavis.models.med import BertPreTrainedModel
 from lavis.models.vit import VisionTransformer, VisionTransformerEncoder
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from transformers import BertConfig, BertTokenizer, PreTrainedModel
+from transformers import BertConfig, BertTokenizer
 
 from lavis_evlgen.errors import ConfigError, WeightsError, nearest
+from lavis_evlgen.json_text import read_json
+from lavis_evlgen.lavis_repairs import load_bert
 from lavis_evlgen.models.elip.start import load_vit
 from lavis_evlgen.models.hub import load_pretrained
 
@@ -71,7 +73,7 @@ def _bert_config_file(cfg: dict[str, Any], folder: str) -> str:
     path = own if own.is_file() else lavis
     if not path.is_file():
         raise ConfigError(f"med_config_path: there is no file {named} (looked in {Path.cwd()} and in LAVIS's folder)")
-    fields = json.loads(path.read_text("utf-8"))
+    fields = read_json(path, "LAVIS's file for ALBEF is configs/models/med_config_albef.json")
     changes = cfg.get("bert_config") or {}
     known = {*BertConfig().to_dict(), *fields, "fusion_layer"}
     unknown = sorted(set(changes) - known)
@@ -95,27 +97,14 @@ def _tokenizer_loader(source: str) -> Any:
 
 
 def _bert_loader(source: str | None) -> Any:
-    load: Any = PreTrainedModel.from_pretrained
-
     def from_pretrained(cls: Any, name: str, *args: Any, config: Any = None, **kwargs: Any) -> Any:
         if name != _LAVIS_BERT:
-            return load.__func__(cls, name, *args, config=config, **kwargs)
+            return load_bert(cls, name, *args, config=config, **kwargs)
         if source is None:
             return cls(config, **kwargs)
-        options = {"config": config, "output_loading_info": True, **kwargs}
-        model, found = load_pretrained(partial(load.__func__, cls), source, "bert_model", **options)
-        if hasattr(model, "cls"):
-            _mend_head(model.cls.predictions, "cls.predictions.bias" in found["missing_keys"])
-        return model
+        return load_pretrained(partial(load_bert, cls), source, "bert_model", config=config, **kwargs)
 
     return classmethod(from_pretrained)
-
-
-def _mend_head(head: Any, bias_is_new: bool) -> None:
-    """Give the head's bias its values and memory: today's transformers leaves it without what LAVIS counts on."""
-    if bias_is_new:
-        nn.init.zeros_(head.bias)
-    head.decoder.bias = head.bias  # tied in LAVIS
 
 
 def _vit_builder() -> Any:

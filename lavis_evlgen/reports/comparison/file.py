@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lavis_evlgen.errors import DataError
+from lavis_evlgen.json_text import parse_json
 from lavis_evlgen.reports.comparison.parsing import Wrong, built
 
 COMPARISON_FILE = "comparison.json"
@@ -204,7 +204,7 @@ def read_comparison(path: str | Path) -> Comparison:
     path = Path(path)
     path = path / COMPARISON_FILE if path.is_dir() else path
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); `compare` writes {COMPARISON_FILE}") from error
     except ValueError as error:

@@ -1,0 +1,110 @@
+"""A rank that dies, stops or hangs ends the job in time, named by the others; the job then goes on exactly."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_resume import same_weights, wait_for
+from tiny_runs import losses
+
+LIMIT = 2.0
+OPTIONS = {"max_iters": 12, "iters_per_inner_epoch": 3, "model": {"slow": 0.1}}
+
+
+def line_of(path: Path) -> str:
+    """The one line about the fault."""
+    (line,) = [line for line in path.read_text().splitlines() if "error: " in line]
+    return line
+
+
+def ended_within(process, seconds: float) -> float:
+    began = time.monotonic()
+    process.join(seconds)
+    assert process.exitcode is not None, f"alive after {seconds} s"
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("victim", [0, 1])  # rank 0 has the store
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_rank_is_named_and_the_run_goes_on(victim, how, config, start_processes, run_processes, tmp_path):
+    argv = config(hang_timeout=LIMIT, **OPTIONS)
+    processes = start_processes(argv, 2)
+    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 5')
+    os.kill(processes[victim].pid, how)
+    survivor = processes[1 - victim]
+    ended_within(survivor, LIMIT + 8)
+    assert survivor.exitcode == 75
+    line = line_of(tmp_path / f"log.{1 - victim}")
+    assert re.search(rf"error: .*rank {victim} \([^ ]+, pid {processes[victim].pid}\)", line), line
+    assert "in step " in line and f"The same command goes on from the newest checkpoint in {tmp_path / 'out'}" in line
+    processes[victim].kill()
+    processes[victim].join(10)
+    if (victim, how) == (1, signal.SIGKILL):
+        assert run_processes(config("whole", **OPTIONS)) == [0, 0]
+        assert run_processes(argv) == [0, 0]
+        assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+        assert same_weights(tmp_path / "out", tmp_path / "whole")
+
+
+def test_a_rank_that_was_stopped_too_long_leaves_when_it_wakes(config, start_processes, tmp_path):
+    processes = start_processes(config(hang_timeout=LIMIT, **OPTIONS), 2)
+    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 2')
+    os.kill(processes[1].pid, signal.SIGSTOP)
+    ended_within(processes[0], LIMIT + 8)
+    os.kill(processes[1].pid, signal.SIGCONT)
+    ended_within(processes[1], 3 * LIMIT + 8)
+    assert [process.exitcode for process in processes] == [75, 75]
+    assert "rank 0" in line_of(tmp_path / "log.1").replace("rank 1: error", "")
+
+
+def test_a_rank_that_lives_but_does_nothing_is_named(config, start_processes, tmp_path):
+    options = {**OPTIONS, "model": {"hang_at": 4, "nan_rank": 1}}
+    processes = start_processes(config(hang_timeout=LIMIT, **options), 2)
+    for rank, process in enumerate(processes):
+        process.join(60)
+        assert process.exitcode == 75
+        line = line_of(tmp_path / f"log.{rank}")
+        assert f"pid {processes[1].pid}) has made no progress for " in line
+        assert "in step 5, forward pass at tiny_lavis.py:" in line
+        assert f"pid {processes[0].pid})" not in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_torchrun_restarts_from_the_checkpoint(how, config, run_processes, tmp_path):
+    """A real command: its agent restarts all ranks; a stopped one it must kill first, which takes it 30 s."""
+    options = {"max_iters": 20, "iters_per_inner_epoch": 5}
+    argv = config(hang_timeout=5, model={"slow": 0.2}, **options)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=2"]
+    with open(tmp_path / "log", "w") as log:
+        run = subprocess.Popen(
+            [*command, str(Path(__file__).parent / "tiny_run.py"), *argv],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "LOGLEVEL": "INFO"},
+        )
+        wait_for(tmp_path / "out" / "log.jsonl", '"iters": 7', 300)
+        victim = rank_process(run.pid, 1)
+        os.kill(victim, how)
+        assert run.wait(400) == 0, (tmp_path / "log").read_text()[-5000:]
+    text = (tmp_path / "log").read_text()
+    assert re.search(
+        rf"error: rank 1 \([^ ]+, pid {victim}\) has not been heard of for \d+ s, last in step \d+, ", text
+    )
+    assert "going on after step 5" in text
+    assert run_processes(config("whole", model={"slow": 0.0}, **options)) == [0, 0]
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+
+
+def rank_process(agent: int, rank: int) -> int:
+    """The process of a rank below torchrun."""
+    for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
+        if f"\0RANK={rank}\0".encode() in Path(f"/proc/{child}/environ").read_bytes():
+            return int(child)
+    raise AssertionError(f"torchrun has no rank {rank}")
