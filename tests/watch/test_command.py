@@ -119,7 +119,7 @@ def test_json(folder, capsys):
     )
 
 
-def read_until(terminal: int, *texts: str, seconds: float = 30.0) -> None:
+def read_until(terminal: int, *texts: str, seconds: float = 120.0) -> None:
     """Read what the terminal shows until the texts stood in it one after the other."""
     shown, end = "", time.monotonic() + seconds
     pattern = ".*".join(map(re.escape, texts))
