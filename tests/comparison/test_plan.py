@@ -33,6 +33,12 @@ def test_a_sweep_takes_lists_too(comparison):
     assert plan.tune is None
 
 
+def test_seeds_that_are_asked_for_do_not_move_the_tuning(comparison):
+    tune = {"key": "init_lr", "values": [0.1], "steps": 4}
+    plan = read_plan(comparison(seeds=[5, 6], tune=tune), seeds=[6])
+    assert plan.seeds == (6,) and plan.tune.seed == 5
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
