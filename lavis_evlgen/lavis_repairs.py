@@ -24,12 +24,14 @@ from lavis.models.blip2_models import blip2, blip2_opt, blip2_qformer
 from lavis.models.blip2_models.modeling_opt import OPTForCausalLM as LavisOPT
 from lavis.models.blip2_models.Qformer import BertLMHeadModel
 from lavis.models.blip_models import blip_caption, blip_pretrain, blip_vqa
+from lavis.tasks.base_task import BaseTask
 from torch import Tensor
 from torchvision.datasets.utils import download_url
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 from transformers.generation import GenerationMixin
 
 from lavis_evlgen import downloads
+from lavis_evlgen.tasks.results import save_result
 
 _REPEATED_BY_LAVIS = ("query_embeds", "encoder_hidden_states", "encoder_attention_mask")
 
@@ -278,6 +280,11 @@ REPAIRS = (
             *_imported_by_lavis(download_url, downloads.download_url),
             (base_dataset_builder.BaseDatasetBuilder, "build_datasets", build_datasets),
         ),
+    ),
+    Repair(
+        "results",
+        "a full disk leaves empty results without an error, and ranks of other machines are not found",
+        ((BaseTask, "save_result", staticmethod(save_result)),),
     ),
 )
 

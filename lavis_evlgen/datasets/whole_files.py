@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lavis_evlgen.errors import EvlgenError
+
 UNFINISHED = ".unfinished"
 _BLOCK_BYTES = 1 << 24
 
@@ -29,6 +31,18 @@ def unfinished(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     with unfinished(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def writes_explained(folder: Path) -> Iterator[None]:
+    """What the system refuses inside the block, as on a full disk, becomes an EvlgenError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise EvlgenError(
+            f"could not write to {folder}: {error}. Free some space, or set another run.output_dir; checkpoints are as "
+            "they were, so with run.auto_resume=True the same command goes on"
+        ) from error
 
 
 def checksum(path: Path) -> str:

@@ -12,6 +12,7 @@ from lavis.common.registry import registry
 from lavis.tasks.base_task import BaseTask
 from tqdm import tqdm
 
+from lavis_evlgen.datasets.whole_files import write_text, writes_explained
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.runners.distributed import gathered, on_rank_zero
 from lavis_evlgen.runners.samples import to_device
@@ -121,16 +122,16 @@ class GenerationTask(LossParts, BaseTask):
     ) -> dict[str, Any]:
         name = f"{split_name}_epoch{epoch}"
         folder = Path(registry.get_path("result_dir"))
-        for suffix, content in {**self.files(rows, dataset), **({"_skipped": skipped} if skipped else {})}.items():
-            text = json.dumps(content, ensure_ascii=False, indent=0)
-            path = folder / f"{name}{suffix}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        with writes_explained(folder):
+            for suffix, content in {**self.files(rows, dataset), **({"_skipped": skipped} if skipped else {})}.items():
+                path = folder / f"{name}{suffix}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, json.dumps(content, ensure_ascii=False, indent=0))
         if skipped:
             logger.warning("%s: %d pictures could not be read and are not scored", split_name, len(skipped))
         scores = self.score(rows, dataset, split_name) if self.report_metric else {"agg_metrics": 0.0}
         scores["skipped"] = len(skipped)
-        with open(Path(registry.get_path("output_dir")) / "evaluate.txt", "a") as log:
+        with writes_explained(folder), open(Path(registry.get_path("output_dir")) / "evaluate.txt", "a") as log:
             log.write(json.dumps({split_name: {"epoch": epoch, **scores}}) + "\n")
         logger.info("%s, epoch %s: %s", split_name, epoch, json.dumps(scores))
         return scores
