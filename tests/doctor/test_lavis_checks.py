@@ -17,7 +17,7 @@ def test_every_repair_is_named_and_in_force():
     found = list(lavis_checks.check_repairs())
     assert [each[0] for each in found] == [OK] * len(REPAIRS) and len(REPAIRS) == 10
     names = [each[1].split(":")[0] for each in found]
-    assert names[0] == "blip2_opt" and "albef_pretrain, albef_vqa, blip_pretrain" in names and names[-1] == "downloads"
+    assert names[0] == "blip2_opt" and "albef_pretrain, albef_vqa, blip_pretrain" in names and names[-1] == "results"
     without_need = [each[1].split(":")[0] for each in found if "without need here" in each[1]]
     assert ("half precision" in without_need) == torch.cuda.is_available()
     assert ("albef_pretrain, alpro_retrieval" in without_need) == np.__version__.startswith("1.")
