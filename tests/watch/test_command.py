@@ -119,7 +119,7 @@ def test_json(folder, capsys):
     )
 
 
-def read_until(terminal: int, *texts: str, seconds: float = 120.0) -> None:
+def read_until(terminal: int, *texts: str, seconds: float = 60.0) -> None:
     """Read what the terminal shows until the texts stood in it one after the other."""
     shown, end = "", time.monotonic() + seconds
     pattern = ".*".join(map(re.escape, texts))
@@ -134,6 +134,7 @@ def watch_in_terminal(folder: Path) -> None:
     code = 70
     try:
         os.environ.update(COLUMNS="150", LINES="40", TERM="xterm")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what runs in the background
         sys.stdout = open(1, "w")  # noqa: SIM115
         code = cli.main(["watch", str(folder), "--every", "0.05"])
         sys.stdout.flush()
