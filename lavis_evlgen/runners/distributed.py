@@ -12,6 +12,7 @@ import torch.distributed as dist
 from lavis.common.dist_utils import get_rank, get_world_size, is_dist_avail_and_initialized
 
 from lavis_evlgen.errors import EvlgenError
+from lavis_evlgen.runners.attempt import agents_store, store_of_this_attempt
 from lavis_evlgen.runners.meeting import set_meeting_point
 
 
@@ -36,13 +37,16 @@ class Placement:
 def init_process_group(placement: Placement, backend: str, dist_url: str, timeout_s: float) -> None:
     """Join the other processes; raises EvlgenError when they do not come within ``timeout_s`` seconds."""
     set_meeting_point(placement, backend)
+    timeout = datetime.timedelta(seconds=timeout_s)
     try:
+        own_store = dist_url == "env://" and agents_store()
         dist.init_process_group(
             backend=backend,
-            init_method=dist_url,
+            init_method=None if own_store else dist_url,
+            store=store_of_this_attempt(placement, timeout) if own_store else None,
             world_size=placement.world_size,
             rank=placement.rank,
-            timeout=datetime.timedelta(seconds=timeout_s),
+            timeout=timeout,
         )
     except (RuntimeError, ValueError, OSError) as error:
         where = dist_url if dist_url != "env://" else f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
