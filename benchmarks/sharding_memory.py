@@ -14,7 +14,6 @@ import ctypes
 import json
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 import torch.distributed as dist
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 import lavis_evlgen  # noqa: F401  registers the model
 from lavis_evlgen.peak_memory import PeakMemory
@@ -82,9 +82,7 @@ def measure(rank: int, world_size: int, port: int, shard: str, pictures: int, re
 
 def row(context: Any, world_size: int, shard: str, pictures: int) -> dict[str, float]:
     """The largest figures of any process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = get_free_port()
     results = context.Queue()
     args = (world_size, port, shard, pictures, results)
     processes = [context.Process(target=measure, args=(rank, *args)) for rank in range(world_size)]

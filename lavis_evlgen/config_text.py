@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.errors import ConfigError, first_line
 
 MOST_BYTES = 1 << 24  # of the file
 MOST_NESTED = 100
@@ -84,8 +84,7 @@ def resolve(config: DictConfig, path: str) -> set[str]:
 def _said(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    text = str(error)
-    return text if isinstance(error, yaml.MarkedYAMLError) else (text.splitlines() or [type(error).__name__])[0]
+    return str(error) if isinstance(error, yaml.MarkedYAMLError) else first_line(error)
 
 
 def _check_values(value: Any, key: str, path: str, resolved: bool = False) -> None:

@@ -28,6 +28,18 @@ class DivergedError(EvlgenError):
     """Training gives no finite loss any more."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or the name of its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip() if lines else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error and its first line: ``KeyError: 'x'``."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the known name most like `name`, or the list of known names if none is."""
     name, known = str(name), sorted(known)

@@ -2,10 +2,12 @@
 
 import importlib.metadata
 import platform
+from functools import cache
 
 _PACKAGES = ("lavis_evlgen", "salesforce-lavis", "torch", "transformers", "numpy")
 
 
+@cache  # every checkpoint holds them
 def versions() -> dict[str, str]:
     """Version by package, Python's own included; packages that are not installed are left out."""
     found = {"python": platform.python_version()}

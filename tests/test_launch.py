@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests" / "runners"))
@@ -99,9 +99,7 @@ def test_cuda_without_a_gpu_runs_on_the_cpu_and_says_so(tmp_path, caplog):
 
 
 def test_missing_peers_are_said_with_the_way_out(tmp_path, capsys, monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = get_free_port()
     peers = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for key, value in peers.items():
         monkeypatch.setenv(key, value)

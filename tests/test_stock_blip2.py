@@ -7,6 +7,7 @@ under the name bert-base-uncased in its cache, and `opt_model` names a folder.
 import functools
 import json
 
+import blip2_runs
 import pytest
 import tiny_bert
 import torch
@@ -15,8 +16,6 @@ from lavis.models import clip_vit, eva_vit
 from lavis.models.blip2_models import blip2, blip2_opt
 from omegaconf import OmegaConf
 from reports.finished_run import make_data
-
-from lavis_evlgen import launch
 
 
 @pytest.fixture(autouse=True)
@@ -63,46 +62,13 @@ def stock(stock_config):
 
 @pytest.fixture
 def run(stock_config, tmp_path):
-    """Trains a stock model by our runner on eight pictures; its metrics, the log's records, and model.pth."""
-    files = make_data(tmp_path / "pictures", {"train": 8, "val": 4}, labels=False)
-    processor = {"name": "blip_image_eval", "image_size": 56}
+    """Trains a stock model by our runner; its metrics, the log's records, and model.pth."""
+    files = make_data(tmp_path, blip2_runs.SPLITS, labels=False)
 
-    def train(out="out", arch="blip2_opt", model=None, **options):
+    def train(out="out", arch="blip2_opt", **options):
         model_type = "pretrain_opt2.7b" if arch == "blip2_opt" else "pretrain"
-        content = {
-            "model": {"arch": arch, "model_type": model_type, **stock_config(arch), **(model or {})},
-            "datasets": {
-                "image_caption": {
-                    "images": str(tmp_path / "pictures"),
-                    "annotations": files,
-                    "vis_processor": {"train": processor, "eval": processor},
-                    "text_processor": {"train": {"name": "blip_caption"}},
-                }
-            },
-            "run": {
-                "task": "captioning",
-                "max_iters": 4,
-                "iters_per_inner_epoch": 4,
-                "batch_size_train": 4,
-                "batch_size_eval": 4,
-                "init_lr": 1e-3,
-                "max_len": 6,
-                "num_beams": 2,
-                "log_freq": 1,
-                "health_freq": 4,
-                "health_batches": 1,
-                "valid_splits": ["val"],
-                "device": "cpu",
-                "num_threads": 1,
-                "seed": 1,
-                "auto_resume": True,
-                "output_dir": str(tmp_path / out),
-                **options,
-            },
-        }
-        OmegaConf.save(OmegaConf.create(content), tmp_path / f"{out}.yaml")
-        metrics = launch.start(["--cfg-path", str(tmp_path / f"{out}.yaml")], evaluate=False)
-        log = [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
+        model = {"arch": arch, "model_type": model_type, **stock_config(arch)}
+        metrics, log = blip2_runs.train(tmp_path, files, model, out, log_freq=1, **options)
         return metrics, log, torch.load(tmp_path / out / "model.pth", weights_only=True)["model"]
 
     return train

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from lavis.common.logger import SmoothedValue
 from lavis.runners import runner_base
 from omegaconf import OmegaConf
-from reports.finished_run import make_data
+from reports.finished_run import datasets, make_data
 
 from lavis_evlgen import launch
 
@@ -46,16 +46,9 @@ def gloo(monkeypatch):
 )
 def test_stock_runners_train_and_evaluate(tmp_path, tiny_config, monkeypatch, gloo, runner, length):
     files = make_data(tmp_path / "pictures", {"train": 6, "val": 2, "test": 2}, labels=False)
-    processor = {"name": "blip_image_eval", "image_size": 56}
     config = {
         "model": {"arch": "evlgen", "model_type": "custom", **tiny_config("any")},
-        "datasets": {
-            "image_caption": {
-                "images": str(tmp_path / "pictures"),
-                "annotations": files,
-                "vis_processor": {"train": processor, "eval": processor},
-            }
-        },
+        "datasets": datasets(tmp_path / "pictures", files),
         "run": {
             "runner": runner,
             "task": "captioning",

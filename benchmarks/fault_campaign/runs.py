@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from lavis_evlgen import launch
 
@@ -44,7 +44,7 @@ class Run:
         """``largest_file``: bytes at which the system refuses to write on (RLIMIT_FSIZE); 0: none."""
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(self.config), self.folder / "run.yaml")
-        port = _free_port() if self.processes > 1 else 0
+        port = get_free_port() if self.processes > 1 else 0
         self._codes.clear()
         self.pids = [self._fork(rank, port, largest_file) for rank in range(self.processes)]
 
@@ -144,9 +144,3 @@ class Run:
 
     def weights(self) -> dict[str, torch.Tensor]:
         return torch.load(self.out / "model.pth", weights_only=True)["model"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

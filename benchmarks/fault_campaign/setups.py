@@ -6,24 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tiny_runs  # of the tests
+
 from . import files, parts  # noqa: F401  (registers the parts)
 from .cases import Failed
 from .runs import Run
 
 ROOT = Path(__file__).parents[2]
-RUN: dict[str, Any] = {
-    "iters_per_inner_epoch": 4,
-    "batch_size_train": 4,
-    "batch_size_eval": 6,
-    "init_lr": 0.01,
-    "warmup_lr": 0.001,
-    "warmup_steps": 3,
-    "log_freq": 1,
-    "device": "cpu",
-    "num_threads": 1,
-    "auto_resume": True,
-    "max_bad_share": 1.0,
-}
+RUN: dict[str, Any] = {**tiny_runs.RUN, "batch_size_eval": 6, "max_bad_share": 1.0}
 STEP = 0.01  # seconds that the tiny model sleeps in a step, so that moments can be hit
 
 
@@ -45,7 +35,7 @@ def tiny(
     return lambda _folder: {
         "model": {"arch": "tiny", "model_type": "default", "slow": STEP, **(model or {})},
         "datasets": data or {"tiny_data": {"train": 40}},
-        "run": {**RUN, "task": "tiny_task", "max_iters": steps, "valid_splits": ["val"], **run},
+        "run": {**RUN, "max_iters": steps, "valid_splits": ["val"], **run},
     }
 
 
@@ -111,7 +101,7 @@ SETUPS = {
     "mixture": Setup(tiny(data=MIXED, valid_splits=[], train_dataset_ratios={"tiny_data": 2, "tiny_more": 1})),
     "workers": Setup(tiny(num_workers=2)),
     "large": Setup(tiny(model={"width": 1024}, init_lr=1e-4, warmup_lr=1e-5)),
-    "two": Setup(tiny(hang_timeout=4, dist_timeout=60), processes=2),
+    "two": Setup(tiny(hang_timeout=4), processes=2),
     "stopped at 12": Setup(tiny(keep_checkpoints=3), stop_at=12),
     "stopped at 20": Setup(tiny(keep_checkpoints=3), stop_at=20),
     "kept": Setup(tiny(keep_checkpoints=3)),

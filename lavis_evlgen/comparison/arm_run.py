@@ -15,8 +15,8 @@ from lavis.common.registry import registry
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from lavis_evlgen.comparison.arms import PREVIOUS, Arm
 from lavis_evlgen.comparison.frozen_parts import share_frozen_parts
-from lavis_evlgen.comparison.plan import PREVIOUS, Arm
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.json_text import read_json
 from lavis_evlgen.launch import build_runner, lavis_config

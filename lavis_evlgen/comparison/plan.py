@@ -1,4 +1,4 @@
-"""The `compare` section of a yaml file: which arms there are, and the whole configuration of each of their stages."""
+"""The `compare` section of a yaml file: arms, seeds, what is tuned and claimed; or a sweep over one key's values."""
 
 from __future__ import annotations
 
@@ -11,46 +11,14 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from lavis_evlgen.comparison.arms import Arm, read_arm
+from lavis_evlgen.comparison.values import as_text, check_keys, list_or_empty, text_or_none, whole_numbers
 from lavis_evlgen.errors import ConfigError, nearest
 from lavis_evlgen.launch import SECTIONS, read_config
 from lavis_evlgen.runners.settings import RunSettings
 
-STAGE_KEYS = ("title", *SECTIONS)
-ARM_KEYS = ("group", "stages", *STAGE_KEYS)
 TUNE_KEYS = ("key", "values", "steps", "seed", "arms")
 CLAIM_KEYS = ("arm", "of", "metric", "share_of_time", "source")
-PREVIOUS = "{previous}"  # in a value of a later stage: the weights that the stage before exported
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training run of an arm; `config` has the sections model, datasets and run."""
-
-    title: str
-    config: DictConfig
-
-    @property
-    def steps(self) -> int:
-        return int(self.config.run.max_iters)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What is compared: one stage, or several of which the last one captions.
-
-    `overrides` say how it differs from the base, as ``key=value``.
-    """
-
-    name: str
-    title: str
-    stages: tuple[Stage, ...]
-    overrides: tuple[str, ...] = ()
-    group: str | None = None
-
-    def with_value(self, key: str, value: Any) -> Arm:
-        """The arm with one dotted key set in all its stages."""
-        stages = tuple(replace(stage, config=_set(stage.config, {key: value})) for stage in self.stages)
-        return replace(self, stages=stages)
 
 
 @dataclass(frozen=True)
@@ -113,23 +81,23 @@ def read_plan(
     section: Any = OmegaConf.to_container(config.pop("compare", OmegaConf.create({})))
     if not section:
         raise ConfigError(f"{path} has no section `compare`: it names the arms, see projects/blip2/compare_demo.yaml")
-    _check_keys(section, ("seeds", "turn", "tune", "reference", "claims", "data", "arms"), "compare")
+    check_keys(section, ("seeds", "turn", "tune", "reference", "claims", "data", "arms"), "compare")
     for key in ("reference", "data"):
-        _text_or_none(section.get(key), f"compare.{key}")
-    every = {name: _arm(name, said or {}, config) for name, said in _mapping(section, "arms").items()}
+        text_or_none(section.get(key), f"compare.{key}")
+    every = _arms(section.get("arms"), config)
     chosen = _chosen(every, arms)
-    own_seeds = _whole_numbers(section.get("seeds", [42]), "compare.seeds")
-    seeds = _whole_numbers(list(seeds), "--seeds") if seeds is not None else own_seeds
-    out = Path(_text_or_none(config.run.get("output_dir"), "run.output_dir") or f"outputs/{Path(path).stem}")
+    own_seeds = whole_numbers(section.get("seeds", [42]), "compare.seeds")
+    seeds = whole_numbers(list(seeds), "--seeds") if seeds is not None else own_seeds
+    out = Path(text_or_none(config.run.get("output_dir"), "run.output_dir") or f"outputs/{Path(path).stem}")
     plan = Plan(
         name=Path(path).stem,
         out=out,
         arms=tuple(chosen),
         seeds=tuple(seeds),
-        turn=_whole_numbers([section.get("turn", 10)], "compare.turn")[0] or 1,
+        turn=whole_numbers([section.get("turn", 10)], "compare.turn")[0] or 1,
         tune=_tuning(section.get("tune"), every, own_seeds[0]),  # the same whichever seeds are asked for
         reference=section.get("reference") or chosen[0].name,
-        claims=tuple(_claim(claim, every) for claim in _list(section.get("claims"), "compare.claims")),
+        claims=tuple(_claim(claim, every) for claim in list_or_empty(section.get("claims"), "compare.claims")),
         data=section.get("data"),
     )
     if plan.reference not in every:
@@ -141,43 +109,10 @@ def read_plan(
     return plan
 
 
-def _arm(name: str, said: Mapping[str, Any], base: DictConfig) -> Arm:
-    where = f"compare.arms.{name}"
-    if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
-        raise ConfigError(f"{where}: a name is made of letters, digits and . _ + -, since a folder is called so")
-    _check_part(said, ARM_KEYS, where)
-    shared = _merged(base, said)
-    parts = _list(said.get("stages"), f"{where}.stages") or [{}]
-    stages = []
-    for number, part in enumerate(parts, start=1):
-        _check_part(part, STAGE_KEYS, f"{where}.stages[{number - 1}]")
-        title = part.get("title") or (f"stage {number}" if len(parts) > 1 else "language modelling")
-        stages.append(Stage(title, _merged(shared, part)))
-    overrides = [*_dotted(said), *(f"stage {n}: {each}" for n, part in enumerate(parts, 1) for each in _dotted(part))]
-    return Arm(name, said.get("title") or name, tuple(stages), tuple(overrides), said.get("group"))
-
-
-def _merged(base: DictConfig, said: Mapping[str, Any]) -> DictConfig:
-    """The base with an arm's sections put in; a model section that names another `arch` stands for itself."""
-    merged: dict[str, Any] = {}
-    for section in SECTIONS:
-        new = OmegaConf.create(said.get(section) or {})
-        replaces = section == "model" and new.get("arch", base.model.get("arch")) != base.model.get("arch")
-        merged[section] = new if replaces else OmegaConf.merge(base[section], new)
-    return OmegaConf.create(merged)
-
-
-def _dotted(said: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for section in SECTIONS:
-        for key, value in (said.get(section) or {}).items():
-            nested = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
-            lines += [f"{section}.{k}={_text(v)}" for k, v in nested.items()]
-    return lines
-
-
-def _text(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+def _arms(said: Any, base: DictConfig) -> dict[str, Arm]:
+    if not isinstance(said, Mapping) or not said:
+        raise ConfigError("compare.arms must name the arms: name, and what differs from the base")
+    return {name: read_arm(name, arm or {}, base) for name, arm in said.items()}
 
 
 def _chosen(every: dict[str, Arm], names: Iterable[str] | None) -> list[Arm]:
@@ -190,28 +125,28 @@ def _chosen(every: dict[str, Arm], names: Iterable[str] | None) -> list[Arm]:
 def _tuning(section: Any, arms: Mapping[str, Arm], seed: int) -> Tuning | None:
     if not section:
         return None
-    _check_keys(section, TUNE_KEYS, "compare.tune")
+    check_keys(section, TUNE_KEYS, "compare.tune")
     missing = [key for key in ("key", "values", "steps") if not section.get(key)]
     if missing:
         raise ConfigError(f"compare.tune.{missing[0]} is missing: tune needs key, values and steps")
     for key in ("values", "arms"):
-        _list(section.get(key), f"compare.tune.{key}")
-    _text_or_none(section["key"], "compare.tune.key")
+        list_or_empty(section.get(key), f"compare.tune.{key}")
+    text_or_none(section["key"], "compare.tune.key")
     for arm in section.get("arms") or ():
         if not isinstance(arm, str) or arm not in arms:
             raise ConfigError(f"compare.tune.arms: {arm!r} is no arm{nearest(arm, arms)}")
-    steps = _whole_numbers([section["steps"]], "compare.tune.steps")[0]
+    steps = whole_numbers([section["steps"]], "compare.tune.steps")[0]
     return Tuning(
         _full_key(section["key"]),
         tuple(section["values"]),
         steps,
-        _whole_numbers([section.get("seed", seed)], "compare.tune.seed")[0],
+        whole_numbers([section.get("seed", seed)], "compare.tune.seed")[0],
         tuple(section.get("arms") or arms),
     )
 
 
 def _claim(claim: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[str, Any]:
-    _check_keys(claim, CLAIM_KEYS, "compare.claims")
+    check_keys(claim, CLAIM_KEYS, "compare.claims")
     for key in ("arm", "of"):
         if str(claim.get(key)) not in arms:
             raise ConfigError(f"compare.claims: {claim.get(key)!r} is no arm{nearest(str(claim.get(key)), arms)}")
@@ -230,11 +165,11 @@ def _swept(plan: Plan, sweep: str) -> Plan:
     full, short, base = _full_key(key), key.rpartition(".")[2], plan.arms[0]
     arms = []
     for value in values:
-        shown = _text(value)
+        shown = as_text(value)
         name = f"{short}={re.sub(r'[^0-9A-Za-z.+-]+', '-', shown).strip('-')}"
         arm = replace(base.with_value(full, value), name=name, title=f"{short} {shown}")
         arms.append(replace(arm, overrides=(*base.overrides, f"{full}={shown}")))
-    described = {"key": full, "values": [_text(value) for value in values], "arms": [arm.name for arm in arms]}
+    described = {"key": full, "values": [as_text(value) for value in values], "arms": [arm.name for arm in arms]}
     out = plan.out.with_name(f"{plan.out.name}_{short}")
     name = f"{plan.name}_{short}"
     return replace(
@@ -255,56 +190,6 @@ def _check_lengths(arm: Arm) -> None:
             )
 
 
-def _set(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
-    config = config.copy()
-    for key, value in values.items():
-        OmegaConf.update(config, key, value, merge=False)
-    return config
-
-
 def _full_key(key: str) -> str:
     """``tome_r`` is ``model.tome_r``."""
     return key if key.split(".")[0] in SECTIONS else f"model.{key}"
-
-
-def _mapping(section: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = section.get(key)
-    if not isinstance(value, Mapping) or not value:
-        raise ConfigError(f"compare.{key} must name the arms: name, and what differs from the base")
-    return value
-
-
-def _check_part(said: Any, known: Iterable[str], where: str) -> None:
-    """What an arm or a stage says: its keys, and the kinds of their values."""
-    _check_keys(said, known, where)
-    for key in ("title", "group"):
-        _text_or_none(said.get(key), f"{where}.{key}")
-    for key in SECTIONS:
-        if not isinstance(said.get(key) or {}, Mapping):
-            raise ConfigError(f"{where}.{key}: expected keys and values, not {str(said[key])[:60]!r}")
-
-
-def _text_or_none(value: Any, where: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{where}: {str(value)[:60]!r}, expected a text")
-    return value
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if value is not None and not isinstance(value, list):
-        raise ConfigError(f"{where}: {str(value)[:60]!r}, expected a list")
-    return value or []
-
-
-def _check_keys(section: Any, known: Iterable[str], where: str) -> None:
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"{where}: expected keys and values, not {str(section)[:60]!r}")
-    for key in section:
-        if key not in known:
-            raise ConfigError(f"{where}.{key} is unknown{nearest(str(key), known)}")
-
-
-def _whole_numbers(values: Any, where: str) -> list[int]:
-    if not isinstance(values, list) or not values or any(type(v) is not int or not 0 <= v < 2**32 for v in values):
-        raise ConfigError(f"{where}: {values!r}, expected whole numbers")
-    return values

@@ -14,7 +14,8 @@ import torch
 from lavis.common.dist_utils import get_world_size
 
 from lavis_evlgen.comparison.arm_run import read_facts, stage_folder
-from lavis_evlgen.comparison.plan import Arm, Plan
+from lavis_evlgen.comparison.arms import Arm
+from lavis_evlgen.comparison.plan import Plan
 from lavis_evlgen.errors import DataError
 from lavis_evlgen.launch import lavis_config
 from lavis_evlgen.reports.figures import machine

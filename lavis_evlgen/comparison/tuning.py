@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from lavis_evlgen.comparison.arm_run import ArmRun, Prepare
-from lavis_evlgen.comparison.plan import PREVIOUS, Arm, Plan, Tuning
+from lavis_evlgen.comparison.arms import PREVIOUS, Arm
+from lavis_evlgen.comparison.plan import Plan, Tuning
 from lavis_evlgen.comparison.record import RunCurve
 from lavis_evlgen.comparison.turns import train_by_turns
 from lavis_evlgen.errors import ConfigError, DivergedError

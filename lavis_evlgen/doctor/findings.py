@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from lavis_evlgen.errors import EvlgenError
+from lavis_evlgen.errors import EvlgenError, one_line
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 REINSTALL = "make a fresh environment with `pip install --no-deps -r requirements.lock`, in the checkout `make setup`"
@@ -56,6 +56,5 @@ def examine(name: str, check: Check) -> Iterator[Finding]:
 
 
 def described(error: BaseException) -> str:
-    """An exception in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    """An exception in one line that is not too long for the report."""
+    return one_line(error)[:300]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lavis_evlgen.doctor.findings import NOTE, OK, PROBLEM, Result
+from lavis_evlgen.errors import first_line
 
 GLOO_SECONDS = 30.0
 
@@ -59,7 +60,7 @@ def _add(rank: int, store: str, results: multiprocessing.SimpleQueue[float | str
         dist.all_reduce(number)
         results.put(number.item())
     except Exception as error:
-        results.put(str(error).splitlines()[0][:200])
+        results.put(first_line(error)[:200])
 
 
 def check_processor() -> Iterator[Result]:

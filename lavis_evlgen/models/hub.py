@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lavis_evlgen.embedded import weights as embedded
-from lavis_evlgen.errors import ConfigError, WeightsError
+from lavis_evlgen.errors import ConfigError, WeightsError, first_line
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _builder: ContextVar[Callable[..., Any] | None] = ContextVar("builder", default=None)
@@ -66,9 +66,5 @@ def load_pretrained(load: Callable[..., Any], name: str, key: str, **kwargs: Any
         raise WeightsError(
             f"{key}: cannot load {name!r}: it is no folder here ({os.path.abspath(os.path.expanduser(name))}), "
             f"not in the Hugging Face cache ({cache}) and could not be downloaded. "
-            f"Set model.{key} to a local folder that holds it. ({_first_line(error)})"
+            f"Set model.{key} to a local folder that holds it. ({first_line(error)[:200]})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

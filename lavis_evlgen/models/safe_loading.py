@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from lavis_evlgen.errors import first_line
+
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _ZIP = b"PK\3\4"
 _SHOWN = 8
@@ -27,7 +29,7 @@ def read_plain(path: Path | str) -> Any:
             _compare_checksums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler fail in a dozen ways
-        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise ValueError(first_line(error)) from error
 
 
 def _compare_checksums(path: Path | str) -> None:

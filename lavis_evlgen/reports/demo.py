@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -60,10 +59,7 @@ def write_report(run_dir: str | Path, out_dir: str | Path | None = None, command
             sections.attribution(run),
         ],
     )
-    folder = Path(out_dir or run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text(html, encoding="utf-8")
-    (folder / "report.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page.write(Path(out_dir or run_dir), html, found)
     return found
 
 

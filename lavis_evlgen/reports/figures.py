@@ -51,6 +51,13 @@ def figures(run: RunFiles, model: torch.nn.Module, command: str | None = None) -
         "known_split": run.known_split,
         "unseen_split": run.unseen_split,
         "splits": run.scores,
+        **origin(run, command),
+    }
+
+
+def origin(run: RunFiles, command: str | None) -> dict[str, Any]:
+    """Where figures come from: the command, what the configuration says, versions, machine and the report's date."""
+    return {
         "command": command,
         "config": {key: value for part in CONFIG_KEYS for key, value in chosen(run, part).items()},
         "versions": versions(),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-_STYLE = """
+COLOURS = """
 :root { color-scheme: light dark; --ground: #fafaf8; --card: #fff; --text: #1c1d20; --soft: #63666d; --line: #e3e3de;
   --accent: #2f6fed; --good: #0b7a4b; --bad: #c2370b; --curve-0: #2f6fed; --curve-1: #d9480f; --curve-2: #0b8a5f;
   --curve-3: #8b5cf6; --curve-4: #a16207; --curve-5: #c2257a; --curve-6: #0891b2; --curve-7: #4b5563; }
@@ -18,6 +20,8 @@ _STYLE = """
   --line: #33363d; --accent: #7ba7ff; --good: #4fd39a; --bad: #ff8a5c;
   --curve-0: #7ba7ff; --curve-1: #ff9a66; --curve-2: #4fd39a; --curve-3: #b79cff;
   --curve-4: #e0b050; --curve-5: #ff7ab8; --curve-6: #5ccfe6; --curve-7: #b8bdc7; } }
+"""
+_STYLE = COLOURS + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 32px 18px 64px; }
@@ -66,6 +70,13 @@ def page(title: str, parts: Iterable[str]) -> str:
         + "\n".join(part for part in parts if part)
         + "\n</main></body></html>\n"
     )
+
+
+def write(folder: Path, html: str, figures: Mapping[str, Any]) -> None:
+    """report.html and, with the figures, report.json; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.html").write_text(html, encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def section(title: str, text: str, *parts: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,9 @@ from lavis_evlgen.embedded.missions import WORDINGS
 from lavis_evlgen.reports import page, sections
 from lavis_evlgen.reports.arms import Arm, find_arms, shared_datasets
 from lavis_evlgen.reports.charts import Curve, averaged, line_chart
-from lavis_evlgen.reports.figures import CONFIG_KEYS, chosen, machine
+from lavis_evlgen.reports.figures import origin
 from lavis_evlgen.reports.order import CHANCE
 from lavis_evlgen.reports.strips import clip_figure, pairs
-from lavis_evlgen.versions import versions
 
 PAIRS_SHOWN = 4  # of every split
 ORDER = (
@@ -51,11 +48,7 @@ def write_video_report(
         "arms": {arm.name: arm.figures(records) for arm in arms},
         "order_chance": CHANCE,
         "clips_per_step": first.images_per_step,
-        "command": command,
-        "config": {key: value for part in CONFIG_KEYS for key, value in chosen(first, part).items()},
-        "versions": versions(),
-        "machine": machine(),
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        **origin(first, command),
     }
     title = f"{Path(folder).resolve().name}: {len(arms)} ways to see a clip"
     html = page.page(
@@ -75,10 +68,7 @@ def write_video_report(
             sections.attribution(first),
         ],
     )
-    target = Path(out_dir or folder)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "report.html").write_text(html, encoding="utf-8")
-    (target / "report.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page.write(Path(out_dir or folder), html, found)
     return found
 
 

@@ -10,33 +10,29 @@ from typing import Any
 
 import torch
 
+from lavis_evlgen.datasets.whole_files import UNFINISHED, unfinished
 from lavis_evlgen.errors import EvlgenError, WeightsError
 from lavis_evlgen.models.safe_loading import files_beside, read_plain
 
 BEST = "checkpoint_best.pth"
 BEST_COPY = "checkpoint_best_copy.pth"
 EXPORT = "model.pth"
-_TEMPORARY = ".unfinished"
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.pth")
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write ``state`` so that ``path`` is either the old file or the whole new one; EvlgenError when it cannot be."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
-        with open(temporary, "wb") as file:
+        with unfinished(path) as temporary, open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         raise EvlgenError(
             f"could not write {path}: {_cause(error)}. Files written before are as they were; free some space (or set "
             "another run.output_dir) and start the same command with run.auto_resume=True"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -95,7 +91,7 @@ class CheckpointFolder:
 
     def clean(self) -> None:
         """Remove what a killed run was writing."""
-        for leftover in self.path.glob(f"*{_TEMPORARY}"):
+        for leftover in self.path.glob(f"*{UNFINISHED}"):
             leftover.unlink(missing_ok=True)
 
     def numbered(self) -> list[Path]:

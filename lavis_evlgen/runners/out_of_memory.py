@@ -10,7 +10,7 @@ import torch
 from lavis.common.registry import registry
 from omegaconf import DictConfig, OmegaConf
 
-from lavis_evlgen.errors import EvlgenError
+from lavis_evlgen.errors import EvlgenError, first_line
 from lavis_evlgen.runners.activity import ACTIVITY
 from lavis_evlgen.runners.settings import RunSettings
 
@@ -46,7 +46,7 @@ def _message(error: BaseException, config: DictConfig) -> str:
     model: Any = OmegaConf.to_container(config.model, resolve=True)
     where = "the GPU's memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
     step = f"in step {ACTIVITY.step}, " if ACTIVITY.step else ""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     evaluating = settings.evaluate or ACTIVITY.phase.startswith(("evaluating", "computing the metrics"))
     levers = evaluation_levers(settings, config.run) if evaluating else training_levers(settings)
     levers += model_levers(settings, model)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lavis_evlgen
+from lavis_evlgen.errors import one_line
 from lavis_evlgen.runners.progress import RunLog
 
 if TYPE_CHECKING:
@@ -78,5 +79,4 @@ def _note_end(log: RunLog, iters: int, **facts: Any) -> None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return "told to stop; a checkpoint was written"
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return one_line(error)

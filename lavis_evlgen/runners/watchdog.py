@@ -29,13 +29,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
+from typing import TypeGuard
 from urllib.parse import urlparse
 
 import torch.distributed as dist
 
-from lavis_evlgen.errors import EvlgenError
+from lavis_evlgen.errors import EvlgenError, first_line, one_line
 from lavis_evlgen.runners import interrupt
 from lavis_evlgen.runners.activity import ACTIVITY
+from lavis_evlgen.runners.attempt import agents_store
 from lavis_evlgen.runners.distributed import Placement, gathered
 from lavis_evlgen.runners.heartbeats import Heartbeat, Peer, find_fault
 from lavis_evlgen.runners.settings import RunSettings
@@ -47,7 +49,7 @@ STOP_GRACE = 20.0  # seconds that a rank has to leave by itself after another on
 BROKEN = re.compile(r"gloo|nccl|process ?group|connection (was )?(closed|reset|refused)|broken pipe|socket", re.I)
 
 
-def connection_broke(error: BaseException | None) -> bool:
+def connection_broke(error: BaseException | None) -> TypeGuard[BaseException]:
     """Whether a collective failed for want of another rank."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and bool(BROKEN.search(str(error))))
 
@@ -85,7 +87,7 @@ class Watchdog:
         self.interval = min(self.limit / 10, LONGEST_INTERVAL)
         self.way_out = _way_out(settings)
         self.address = address
-        self.hosts_store = placement.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        self.hosts_store = placement.rank == 0 and not agents_store()
         self.own = Heartbeat(placement.rank, socket.gethostname(), os.getpid())
         self.peers: list[Peer] = []  # by rank, this one included
         self.exchanged = 0.0  # when the store last answered, by time.monotonic
@@ -120,18 +122,18 @@ class Watchdog:
             self._take_leave("was told to stop", interrupt.EXIT_CODE)
         elif error is not None:
             code = 2 if isinstance(error, EvlgenError) else 1
-            self._take_leave(f"ended by {type(error).__name__}: {_first_line(error)}", code)
+            self._take_leave(f"ended by {one_line(error)}", code)
         self._leaving.set()
         for thread in self._threads:  # one that waits for a lost store is left behind
             thread.join(2 * self.interval)
 
-    def _explain(self, error: BaseException | None) -> None:
+    def _explain(self, error: BaseException) -> None:
         """Wait until the judge knows the missing rank, and ends this process; end it as well if none is missing."""
         for number in interrupt.StopSignal.SIGNALS:  # torchrun sends them as soon as it notices
             signal.signal(number, signal.SIG_IGN)
         self.limit = min(self.limit, max(4 * self.interval, LEAST_PATIENCE))
         time.sleep(2 * self.limit + 4 * self.interval)
-        self._end(f"{self.own.name} lost a connection, but all ranks are alive: {_first_line(error)}", EXIT_CODE)
+        self._end(f"{self.own.name} lost a connection, but all ranks are alive: {first_line(error)}", EXIT_CODE)
 
     def _take_leave(self, why: str, code: int) -> None:
         self._farewell = (f"{self.own.name} {why}", code)
@@ -220,11 +222,6 @@ class Watchdog:
         self._farewell = (message, code)
         self._wait_for_readers()
         os._exit(code)
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _way_out(settings: RunSettings) -> str:

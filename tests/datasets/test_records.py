@@ -7,16 +7,6 @@ from lavis_evlgen.datasets.records import read_records
 from lavis_evlgen.errors import DataError
 
 
-@pytest.fixture
-def write(tmp_path):
-    def to_file(name: str, content) -> str:
-        path = tmp_path / name
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-        return str(path)
-
-    return to_file
-
-
 def test_json_jsonl_and_csv_give_the_same_records(write):
     rows = [
         {"image": "a/x.jpg", "caption": "a cat", "size": "small"},

@@ -7,16 +7,6 @@ from lavis_evlgen.datasets.video_annotations import read_clip_records
 from lavis_evlgen.errors import DataError
 
 
-@pytest.fixture
-def write(tmp_path):
-    def to_file(name: str, content) -> str:
-        path = tmp_path / name
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-        return str(path)
-
-    return to_file
-
-
 def read(path, **options):
     """(file, captions, id) of the records."""
     return [(record.file, record.captions, record.image_id) for record in read_clip_records(path, **options)]

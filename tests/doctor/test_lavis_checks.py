@@ -10,7 +10,8 @@ from lavis.models.blip2_models import blip2_opt
 
 from lavis_evlgen.doctor import lavis_checks, smoke
 from lavis_evlgen.doctor.findings import OK, PROBLEM, examine
-from lavis_evlgen.lavis_repairs import REPAIRS, OPTForCausalLM
+from lavis_evlgen.lavis_repairs import REPAIRS
+from lavis_evlgen.lavis_replacements import OPTForCausalLM
 
 
 def test_every_repair_is_named_and_in_force():

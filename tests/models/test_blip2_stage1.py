@@ -1,10 +1,9 @@
 """BLIP-2's first stage on our parts: LAVIS's losses, what may be configured, several processes, and its captions."""
 
 import functools
-import json
 import multiprocessing
-import socket
 
+import blip2_runs
 import pytest
 import tiny_bert
 import torch
@@ -15,10 +14,10 @@ from lavis.models.blip2_models import blip2, blip2_qformer
 from omegaconf import OmegaConf
 from PIL import Image
 from reports.finished_run import make_data
+from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForMaskedLM
 
-from lavis_evlgen import launch
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.loading import load_model_and_preprocess
 from lavis_evlgen.runners.trainable import SkipsEmptyBatches
@@ -69,15 +68,9 @@ def samples(reference):
     return {"image": reference["liptome_opt"]["image"], "text_input": TEXTS, "image_id": ["a", "b", "c"]}
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def one_process_group():
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{free_port()}", rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{get_free_port()}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
@@ -227,47 +220,10 @@ def test_captions_are_the_heads_own(stage1, samples):
 
 @pytest.fixture
 def run(stage1_config, tmp_path):
-    """Runs of the first stage by our runner on six pictures; the records of the log."""
-    files = make_data(tmp_path / "pictures", {"train": 8, "val": 4}, labels=False)
-    processor = {"name": "blip_image_eval", "image_size": 56}
-
-    def train(out="out", **options):
-        content = {
-            "model": {"arch": "blip2_stage1", "model_type": "demo", **stage1_config()},
-            "datasets": {
-                "image_caption": {
-                    "images": str(tmp_path / "pictures"),
-                    "annotations": files,
-                    "vis_processor": {"train": processor, "eval": processor},
-                    "text_processor": {"train": {"name": "blip_caption"}},
-                }
-            },
-            "run": {
-                "task": "captioning",
-                "max_iters": 4,
-                "iters_per_inner_epoch": 4,
-                "batch_size_train": 4,
-                "batch_size_eval": 4,
-                "init_lr": 1e-3,
-                "max_len": 6,
-                "num_beams": 2,
-                "log_freq": 2,
-                "health_freq": 4,
-                "health_batches": 1,
-                "valid_splits": ["val"],
-                "device": "cpu",
-                "num_threads": 1,
-                "seed": 1,
-                "auto_resume": True,
-                "output_dir": str(tmp_path / out),
-                **options,
-            },
-        }
-        OmegaConf.save(OmegaConf.create(content), tmp_path / f"{out}.yaml")
-        metrics = launch.start(["--cfg-path", str(tmp_path / f"{out}.yaml")], evaluate=False)
-        return metrics, [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
-
-    return train
+    """Runs of the first stage by our runner; metrics, and the records of the log."""
+    model = {"arch": "blip2_stage1", "model_type": "demo", **stage1_config()}
+    files = make_data(tmp_path, blip2_runs.SPLITS, labels=False)
+    return functools.partial(blip2_runs.train, tmp_path, files, model, log_freq=2)
 
 
 def test_it_trains_by_our_runner_on_cached_features(run, tmp_path):
@@ -325,7 +281,7 @@ def _rank(rank, port, model, batches, path):
 def two_processes(model, batches, path):
     """What both ranks give for a list of (training, (batch of rank 0, batch of rank 1))."""
     context = multiprocessing.get_context("fork")
-    port = free_port()
+    port = get_free_port()
     processes = [context.Process(target=_rank, args=(rank, port, model, batches, str(path))) for rank in range(2)]
     for process in processes:
         process.start()

@@ -5,34 +5,14 @@ import math
 import pytest
 import torch
 from lavis.models import clip_vit
+from tiny_vits import VITS
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import (
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    Dinov2Config,
-    Dinov2Model,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    ViTConfig,
-    ViTModel,
-)
 
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models.temporal import Contextualizer, FrameAttention, build_temporal
 from lavis_evlgen.models.vision import HuggingFaceTower, VisionTower, build_vision_tower
 
-SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14, "image_size": 56}
-MLP = {"intermediate_size": 64}
-HUGGING_FACE = {
-    "dinov2": lambda: Dinov2Model(Dinov2Config(**SIZE, mlp_ratio=2)),
-    "registers": lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**SIZE, num_register_tokens=4)),
-    "clip": lambda: CLIPVisionModel(CLIPVisionConfig(**SIZE, **MLP)),
-    "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**SIZE, **MLP)),
-    "vit": lambda: ViTModel(ViTConfig(**SIZE, **MLP)),
-}
-TOWERS = [*HUGGING_FACE, "dinov2, layer -2", "eva_vit", "clip_L"]
+TOWERS = [*VITS, "dinov2, layer -2", "eva_vit", "clip_L"]
 
 
 def build_tower(name, reference):
@@ -46,7 +26,7 @@ def build_tower(name, reference):
         tower.sequence_first = True
     else:
         kind, *layer = name.split(", layer ")
-        tower = HuggingFaceTower(HUGGING_FACE[kind]().eval(), 56, int(layer[0]) if layer else -1)
+        tower = HuggingFaceTower(VITS[kind]().eval(), 56, int(layer[0]) if layer else -1)
     tower.freeze()
     return tower
 

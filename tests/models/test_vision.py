@@ -3,26 +3,12 @@
 import pytest
 import torch
 from lavis.models import clip_vit
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPVisionModel,
-    Dinov2Config,
-    Dinov2Model,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    ViTConfig,
-    ViTModel,
-)
+from tiny_vits import MLP, SIZE, VITS
+from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models import vision
 from lavis_evlgen.models.vision import build_vision_tower
-
-SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14, "image_size": 56}
-MLP = {"intermediate_size": 64}
 
 
 def save(folder, kind):
@@ -32,12 +18,7 @@ def save(folder, kind):
             CLIPConfig(vision_config={**SIZE, **MLP}, text_config={"hidden_size": 32, "num_hidden_layers": 1})
         )
     else:
-        model = {
-            "dinov2": lambda: Dinov2Model(Dinov2Config(**SIZE, mlp_ratio=2)),
-            "registers": lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**SIZE, num_register_tokens=4)),
-            "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**SIZE, **MLP)),
-            "vit": lambda: ViTModel(ViTConfig(**SIZE, **MLP)),
-        }[kind]()
+        model = VITS[kind]()
     model.save_pretrained(folder / kind)
     return model.eval()
 

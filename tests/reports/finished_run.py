@@ -11,6 +11,9 @@ from lavis_evlgen import launch
 
 COLOURS = {"red": (220, 50, 40), "green": (60, 170, 70), "blue": (50, 90, 220)}
 SHAPES = ("box", "disc")
+# of commands that run in the folder of such a run
+MODEL = ("--checkpoint", "run/model.pth", "--device", "cpu")
+PICTURES = ("test/0.png", "test/1.png")
 LABELLED = {"train": 6, "test": 3, "test_unseen": 2}
 
 
@@ -40,18 +43,18 @@ def make_data(folder: Path, splits: dict[str, int] = LABELLED, labels: bool = Tr
     return files
 
 
+def datasets(folder: Path, files: dict[str, str]) -> dict[str, Any]:
+    """The section of a configuration for what `make_data` wrote into the folder."""
+    processor = {"name": "blip_image_eval", "image_size": 56}
+    processors = {"train": processor, "eval": processor}
+    return {"image_caption": {"images": str(folder), "annotations": files, "vis_processor": processors}}
+
+
 def write_config(folder: Path, model: dict[str, Any], files: dict[str, str], **run: Any) -> Path:
     """The configuration of a run into ``folder/run``; its path."""
-    processor = {"name": "blip_image_eval", "image_size": 56}
     config = {
         "model": {"arch": "evlgen", "model_type": "custom", **model},
-        "datasets": {
-            "image_caption": {
-                "images": str(folder),
-                "annotations": files,
-                "vis_processor": {"train": processor, "eval": processor},
-            }
-        },
+        "datasets": datasets(folder, files),
         "run": {
             "task": "captioning",
             "max_iters": 4,

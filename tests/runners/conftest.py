@@ -2,7 +2,6 @@
 
 import functools
 import multiprocessing
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,17 +40,10 @@ def forkserver() -> Any:
 
 @pytest.fixture
 def start_processes(forkserver: Any, tmp_path: Path) -> Callable[..., list[Any]]:
-    """Starts one launcher a rank; output goes to tmp_path/log.RANK."""
+    """Starts one launcher a rank (``target``: where more than the tiny model is registered); output in log.RANK."""
 
-    def start(argv: list[str], world_size: int = 1) -> list[Any]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        args = [(rank, world_size, port, argv, str(tmp_path / "log")) for rank in range(world_size)]
-        processes = [forkserver.Process(target=tiny_runs.launch_rank, args=each) for each in args]
-        for process in processes:
-            process.start()
-        return processes
+    def start(argv: list[str], world_size: int = 1, target: Any = tiny_runs.launch_rank) -> list[Any]:
+        return tiny_runs.start_ranks(forkserver, target, world_size, argv, str(tmp_path / "log"))
 
     return start
 

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import socket
 from collections import Counter
 from pathlib import Path
 
@@ -169,17 +168,11 @@ OPTIONS = {
 
 
 @pytest.fixture
-def run_recorded(forkserver, tmp_path):
+def run_recorded(start_processes, tmp_path):
     """One run by some processes; what rank 0 said."""
 
     def run(argv: list[str], processes: int) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        each = [(rank, processes, port, argv, str(tmp_path / "log")) for rank in range(processes)]
-        started = [forkserver.Process(target=mixture_run.launch_rank, args=args) for args in each]
-        for process in started:
-            process.start()
+        started = start_processes(argv, processes, mixture_run.launch_rank)
         for process in started:
             process.join(200)
             process.kill()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -233,27 +232,16 @@ def kill_both(folder: Path, step: int) -> None:
 RUN = {"task": "recording_task", "train_dataset_ratios": RATIOS, "seed": 5, "log_freq": 100, "init_lr": 1e-3}
 
 
-def test_two_processes_killed_and_resumed(sources, loaders, forkserver, tmp_path):
+def test_two_processes_killed_and_resumed(sources, loaders, start_processes, tmp_path):
     make, draw = loaders
     steps = {"max_iters": 160, "iters_per_inner_epoch": 160, "save_freq": 20}
     argv = write_config(tmp_path, "parts", data=sources, **RUN, **steps, model={"slow": 0.01})
-
-    def start():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        each = [(rank, 2, port, argv, str(tmp_path / "log")) for rank in RANKS]
-        processes = [forkserver.Process(target=mixture_run.launch_rank, args=args) for args in each]
-        for process in processes:
-            process.start()
-        return processes
-
-    killed = start()
+    killed = start_processes(argv, 2, mixture_run.launch_rank)
     kill_both(tmp_path / "parts", 65)
     for process in killed:
         process.join(60)
     assert [process.exitcode for process in killed] == [-signal.SIGKILL] * 2
-    resumed = start()
+    resumed = start_processes(argv, 2, mixture_run.launch_rank)
     for process in resumed:
         process.join(120)
     assert [process.exitcode for process in resumed] == [0, 0], (tmp_path / "log.0").read_text()[-2000:]

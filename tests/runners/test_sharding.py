@@ -1,7 +1,6 @@
 """Frozen parts spread over processes: the same losses, gradients and texts as whole ones."""
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import torch
 from sharded_checks import compare
 from tiny_captions import outspoken_llama, write_pictures
-from tiny_runs import losses, rows, write_config
+from tiny_runs import losses, rows, start_ranks, write_config
 from transformers import Dinov2Config, Dinov2Model
 
 from lavis_evlgen.errors import ConfigError
@@ -43,13 +42,8 @@ def models(tmp_path_factory, tiny_config, parity_dir, reference) -> dict[str, di
 @pytest.fixture(scope="session")
 def compared(forkserver, models, tmp_path_factory) -> list[dict[str, Any]]:
     """What each of two processes finds, see :func:`compare`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     out = str(tmp_path_factory.mktemp("compared") / "found")
-    processes = [forkserver.Process(target=compare, args=(rank, 2, port, models, out)) for rank in range(2)]
-    for process in processes:
-        process.start()
+    processes = start_ranks(forkserver, compare, 2, models, out)
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]

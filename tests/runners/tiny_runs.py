@@ -4,12 +4,14 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tiny_lavis  # noqa: F401
 import torch
 from omegaconf import OmegaConf
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from lavis_evlgen import launch
 
@@ -53,6 +55,15 @@ def losses(folder: Path) -> list[tuple[int, float, float]]:
 
 def trained(folder: Path, name: str = "model.pth") -> dict[str, torch.Tensor]:
     return torch.load(folder / name, weights_only=True)["model"]
+
+
+def start_ranks(context: Any, target: Callable[..., None], world_size: int, *args: Any) -> list[Any]:
+    """Start ``target(rank, world_size, port, *args)`` in one process a rank; ``context``: of multiprocessing."""
+    port = get_free_port()
+    processes = [context.Process(target=target, args=(rank, world_size, port, *args)) for rank in range(world_size)]
+    for process in processes:
+        process.start()
+    return processes
 
 
 def launch_rank(rank: int, world_size: int, port: int, argv: list[str], log: str) -> None:

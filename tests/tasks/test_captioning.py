@@ -43,15 +43,6 @@ class ColourModel(nn.Module):
         return [SENTENCE.format(names[colour]) for colour in colours]
 
 
-@pytest.fixture
-def outputs(tmp_path, monkeypatch):
-    """Output and result folders, registered as a LAVIS runner does."""
-    (tmp_path / "out" / "result").mkdir(parents=True)
-    monkeypatch.setitem(registry.mapping["paths"], "output_dir", str(tmp_path / "out"))
-    monkeypatch.setitem(registry.mapping["paths"], "result_dir", str(tmp_path / "out" / "result"))
-    return tmp_path / "out"
-
-
 def rows(*names: str) -> list[dict]:
     return [
         {"image": f"{n}.png", "image_id": f"id {n}", "caption": [SENTENCE.format(n), f"all {n}"], "things": [n]}

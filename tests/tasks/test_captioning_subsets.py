@@ -6,7 +6,6 @@ import logging
 import pytest
 import released_files
 import torch
-from lavis.common.registry import registry
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
@@ -46,12 +45,8 @@ SAID = {"0": captions("red")[0], "1": captions("green")[0], "2": captions("red")
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch):
-    """The result folder, registered as a LAVIS runner does."""
-    (tmp_path / "out" / "result").mkdir(parents=True)
-    monkeypatch.setitem(registry.mapping["paths"], "output_dir", str(tmp_path / "out"))
-    monkeypatch.setitem(registry.mapping["paths"], "result_dir", str(tmp_path / "out" / "result"))
-    return tmp_path / "out" / "result"
+def results(outputs):
+    return outputs / "result"
 
 
 @pytest.fixture

@@ -44,15 +44,6 @@ class ColourModel(nn.Module):
         return [f"The {answer}." for answer in answers]
 
 
-@pytest.fixture
-def outputs(tmp_path, monkeypatch):
-    """Output and result folders, registered as a LAVIS runner does."""
-    (tmp_path / "out" / "result").mkdir(parents=True)
-    monkeypatch.setitem(registry.mapping["paths"], "output_dir", str(tmp_path / "out"))
-    monkeypatch.setitem(registry.mapping["paths"], "result_dir", str(tmp_path / "out" / "result"))
-    return tmp_path / "out"
-
-
 def rows(*names: str, answered: bool = True) -> list[dict]:
     return [
         {"image": f"{name}.png", "question": "what colour?", "question_id": str(100 + number),

@@ -24,7 +24,7 @@ from transformers import BertConfig, BertTokenizer
 
 from lavis_evlgen.errors import ConfigError, WeightsError, nearest
 from lavis_evlgen.json_text import read_json
-from lavis_evlgen.lavis_repairs import load_bert
+from lavis_evlgen.lavis_replacements import load_bert
 from lavis_evlgen.models.elip.start import load_vit
 from lavis_evlgen.models.hub import load_pretrained
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_evlgen.reports import page
 from lavis_evlgen.reports.comparison.file import Arm, Comparison, Final, Run, read_comparison
 from lavis_evlgen.reports.comparison.page import comparison_page
 from lavis_evlgen.reports.comparison.times import CIDER, LOSS, measured, spread, steady_seconds, time_to_quality
@@ -34,9 +34,7 @@ def write_comparison_report(
     found = {**figures(comparison), "command": command or comparison.command}
     found["report_date"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     target = Path(out_dir or (Path(folder) if Path(folder).is_dir() else Path(folder).parent))
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "report.html").write_text(comparison_page(comparison, found), encoding="utf-8")
-    (target / "report.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page.write(target, comparison_page(comparison, found), found)
     return found
 
 
