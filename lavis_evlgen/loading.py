@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +12,15 @@ from lavis.models import load_preprocess
 from omegaconf import OmegaConf
 
 from lavis_evlgen.errors import ConfigError, nearest
+from lavis_evlgen.interchange.checkpoint import Checkpoint
+from lavis_evlgen.interchange.names import is_hub_name
+from lavis_evlgen.interchange.pretrained import Interchange
+from lavis_evlgen.models.safe_loading import SUFFIXES
 
 
 def load_model_and_preprocess(
     name: str,
-    model_type: str | None = None,
+    model_type: str | Path | None = None,
     is_eval: bool = True,
     device: str | torch.device = "cpu",
     **overrides: Any,
@@ -23,7 +29,8 @@ def load_model_and_preprocess(
 
     Args:
         name: a registered model such as ``evlgen_opt``; LAVIS's own work too.
-        model_type: by default the model's usual one (``pretrain_opt2.7b`` for ``evlgen_opt``).
+        model_type: by default the model's usual one (``pretrain_opt2.7b`` for ``evlgen_opt``). Also a folder that
+            `save_pretrained` or ``cli export`` wrote, or OWNER/NAME on a Hugging Face hub.
         is_eval: switch dropout off.
         device: where to put the model; on a CPU it computes in fp32.
         overrides: model keys that replace the yaml's, such as ``pretrained="my.pth"`` or ``opt_model="folder"``.
@@ -43,8 +50,33 @@ def load_model_and_preprocess(
             f"model_type: {name} has no default; choose one of {', '.join(cls.PRETRAINED_MODEL_CONFIG_DICT)}"
         )
     model = cls.from_pretrained(model_type=model_type, **overrides)
-    processors = load_preprocess(OmegaConf.load(cls.default_config_path(model_type)).preprocess)
+    preprocess = getattr(model, "preprocess", None)
+    if preprocess is None:  # a model of LAVIS's own
+        preprocess = OmegaConf.load(cls.default_config_path(model_type)).preprocess
+    processors = load_preprocess(OmegaConf.create(preprocess))
     if torch.device(device).type == "cpu":
         model = model.float()
     model.train(not is_eval)
     return (model.to(device), *processors)
+
+
+def load_checkpoint_and_preprocess(
+    path: str, device: str | torch.device = "cpu"
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
+    """As :func:`load_model_and_preprocess`, by what a checkpoint file of ours or a model's folder says of itself.
+
+    Args:
+        path: the file, the folder, or OWNER/NAME on a Hugging Face hub.
+
+    Raises:
+        ConfigError: a file that does not say of which model it is. WeightsError: it is missing, damaged, or does not
+            fit.
+    """
+    if os.path.isdir(os.path.expanduser(path)) or (is_hub_name(path) and not path.endswith(SUFFIXES)):
+        model: Any = Interchange.from_pretrained(path)
+    else:
+        model = Checkpoint.read(path).build()
+    processors = load_preprocess(OmegaConf.create(model.preprocess))
+    if torch.device(device).type == "cpu":
+        model = model.float()
+    return (model.to(device).eval(), *processors)

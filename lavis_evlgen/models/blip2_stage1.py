@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.lavis_repairs import QFormerLM, processes
+from lavis_evlgen.interchange.pretrained import Interchange
+from lavis_evlgen.lavis_replacements import QFormerLM, processes
 from lavis_evlgen.models.checkpoints import LoadsCheckpoints
 from lavis_evlgen.models.config import ModelConfig, check_keys
 from lavis_evlgen.models.connectors import bert_config, load_bert
@@ -34,7 +35,7 @@ _KEYS = """
 KEYS = frozenset(_KEYS.split())
 
 
-class Blip2Stage1(LoadsCheckpoints, Blip2Qformer):
+class Blip2Stage1(Interchange, LoadsCheckpoints, Blip2Qformer):
     """Contrast, matching and captioning of images and texts by a Q-Former with its text half, without any LLM.
 
     Trainable: `ln_vision`, `query_tokens`, `Qformer`, the two projections, `itm_head` and `temp`, named as in LAVIS,
@@ -147,13 +148,14 @@ class Blip2Stage1(LoadsCheckpoints, Blip2Qformer):
         """
         values: Any = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
         check_keys(values, KEYS)
-        embed_dim = values.pop("embed_dim", 256)
-        config = ModelConfig.parse(values)
+        config = ModelConfig.parse({key: value for key, value in values.items() if key != "embed_dim"})
         vision = build_vision_tower(**config.vision())
         qformer, tokenizer = build_qformer(
             vision.num_features, config.bert_model, config.connector_config, config.num_layers, config.num_query_token
         )
+        embed_dim = values.get("embed_dim", 256)
         model = cls(vision, qformer, tokenizer, embed_dim=embed_dim, max_txt_len=config.max_txt_len)
+        model.configuration = values
         checkpoint = config.checkpoint()
         if checkpoint:
             model.load_checkpoint(checkpoint)

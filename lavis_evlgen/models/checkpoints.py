@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavis_evlgen.downloads import download_cached_file
-from lavis_evlgen.errors import WeightsError
+from lavis_evlgen.embedded import trained
+from lavis_evlgen.errors import WeightsError, first_line
 from lavis_evlgen.models.safe_loading import files_beside, read_plain
 
 # the names of the official release beside ours
@@ -43,8 +44,7 @@ def read_file(path: str, key: str = "checkpoint") -> dict[str, Any]:
     try:
         content = load_file(path) if path.endswith(".safetensors") else read_plain(path)
     except Exception as error:  # safetensors has its own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{key}: {path!r} is damaged or no file of weights ({reason})") from error
+        raise WeightsError(f"{key}: {path!r} is damaged or no file of weights ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{key}: {path!r} holds a {type(content).__name__}, expected a dictionary of tensors")
     return content
@@ -113,8 +113,11 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
 
 
 def local_file(source: str) -> str:
-    """The path of a file, downloaded first where `source` is a URL."""
-    return download_cached_file(source, check_hash=False) if is_url(source) else os.path.expanduser(source)
+    """The path of a file: of a URL, which is downloaded first, of an embedded model, or of a model's folder."""
+    if is_url(source):
+        return download_cached_file(source, check_hash=False)
+    path = os.path.expanduser(trained.resolve(source))
+    return os.path.join(path, "model.safetensors") if os.path.isdir(path) else path
 
 
 class LoadsCheckpoints:

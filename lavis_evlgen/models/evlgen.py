@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.interchange.pretrained import Interchange
 from lavis_evlgen.models.answering import Answering
 from lavis_evlgen.models.checkpoints import LoadsCheckpoints
 from lavis_evlgen.models.config import ModelConfig
@@ -45,7 +46,7 @@ class Features:
     source_map: Tensor | None
 
 
-class EVLGen(LoadsCheckpoints, SelfCritical, Answering, BaseModel):
+class EVLGen(Interchange, LoadsCheckpoints, SelfCritical, Answering, BaseModel):
     """Image or video to text through a soft prompt.
 
     Trainable: `ln_vision`, `connector`, `prompt_proj` (and `skip_proj`, and the contextualizer in `temporal`).
@@ -223,12 +224,14 @@ class EVLGen(LoadsCheckpoints, SelfCritical, Answering, BaseModel):
         Raises:
             ConfigError: a key or value is wrong. WeightsError: weights are missing or do not fit.
         """
-        config = ModelConfig.parse(OmegaConf.to_container(OmegaConf.create(cfg), resolve=True))  # type: ignore[arg-type]
+        values: Any = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
+        config = ModelConfig.parse(values)
         vision = build_vision_tower(**config.vision())
         connector = build_connector(vision, **config.connector_options())
         language = build_language_model(**config.language(cls.language_kind))
         temporal = build_temporal(vision=vision, **config.temporal_options(cls.default_temporal))
         model = cls(vision, connector, language, temporal=temporal, **config.model())
+        model.configuration = values
         if config.connector_weights:
             load_connector_weights(model, config.connector_weights)
         checkpoint = config.checkpoint()

@@ -19,7 +19,7 @@ from lavis_evlgen.models.layers import find_layers
 class LanguageModel(AnswerScoring, Frozen):
     """A frozen causal language model behind a soft prompt. This class serves any of Hugging Face's.
 
-    The sequence is [bos][soft prompt][prompt text][text][end]; the loss covers text and end. A subclass states how
+    The sequence is ``[bos][soft prompt][prompt text][text][end]``; the loss covers text and end. A subclass states how
     another family wants its text by overriding `encode_context` and `encode_text`.
 
     Args:
@@ -113,7 +113,9 @@ class LanguageModel(AnswerScoring, Frozen):
         Args:
             prompt_embeds: [B, L', D_l], one for each row of ids.
             ids: [B, N]; what follows an end token is padding.
-            prompts, min_new_tokens, temperature: those that the ids were drawn with.
+            prompts: those that the ids were drawn with.
+            min_new_tokens: the same.
+            temperature: the same.
 
         Returns:
             [B] in fp32: the sum of the tokens' log-probabilities, the end token's included.
@@ -143,7 +145,8 @@ class LanguageModel(AnswerScoring, Frozen):
         Args:
             prompt_embeds: [B, L', D_l].
             prompts: B prompt texts; none by default.
-            max_new_tokens, min_new_tokens: bounds on the tokens of an answer before its end token.
+            max_new_tokens: most tokens of an answer before its end token.
+            min_new_tokens: fewest of them.
             num_captions: answers per soft prompt.
             options: further arguments of Hugging Face's ``generate`` (num_beams, do_sample, top_p, …).
 
@@ -177,7 +180,8 @@ class LanguageModel(AnswerScoring, Frozen):
         Args:
             prompt_embeds: [B, L', D_l].
             prompts: B prompt texts; none by default.
-            max_new_tokens, min_new_tokens: bounds on the tokens of an answer before its end token.
+            max_new_tokens: most tokens of an answer before its end token.
+            min_new_tokens: fewest of them.
             num_samples: draws per soft prompt.
             temperature: the logits are divided by it.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from lavis_evlgen.embedded.weights import PREFIX
 from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.interchange.pretrained import Interchange
 from lavis_evlgen.models.blip2_stage1 import Blip2Stage1
 from lavis_evlgen.models.evlgen import EVLGen
 from lavis_evlgen.paths import config_path
@@ -17,7 +20,7 @@ def _types(**files: str) -> dict[str, str]:
     return {name: config_path("models", file) for name, file in files.items()}
 
 
-class _ModelTypes:
+class _ModelTypes(Interchange):
     default_model_type: str
     PRETRAINED_MODEL_CONFIG_DICT: dict[str, str]
 
@@ -30,21 +33,35 @@ class _ModelTypes:
         """
         if model_type not in cls.PRETRAINED_MODEL_CONFIG_DICT:
             known = ", ".join(cls.PRETRAINED_MODEL_CONFIG_DICT)
-            raise ConfigError(f"model_type: {model_type!r} is unknown for {cls.__name__}; choose one of {known}")
+            raise ConfigError(
+                f"model_type: {model_type!r} is unknown for {cls.__name__}; choose one of {known}, the path of a "
+                "model's folder, or OWNER/NAME on a hub"
+            )
         return cls.PRETRAINED_MODEL_CONFIG_DICT[model_type]
 
     @classmethod
-    def from_pretrained(cls: Any, model_type: str | None = None, **overrides: object) -> Any:
+    def from_pretrained(
+        cls: Any, model_type: str | Path | None = None, *, revision: str | None = None, **overrides: Any
+    ) -> Any:
         """The model of a model type with the weights that its yaml names.
 
         Args:
-            model_type: by default the class's `default_model_type`.
+            model_type: by default the class's `default_model_type`. A name that is none is what
+                :meth:`Interchange.from_pretrained` takes: a folder, ``embedded:NAME`` or OWNER/NAME on a hub.
+            revision: branch, tag or commit on the hub.
             overrides: model keys that replace the yaml's, such as ``pretrained="my.pth"`` or ``opt_model="folder"``.
         """
-        yaml = OmegaConf.load(cls.default_config_path(model_type or cls.default_model_type))
+        model_type = str(model_type or cls.default_model_type)
+        of_a_folder = model_type.startswith(PREFIX) or "/" in model_type or Path(model_type).exists()
+        if of_a_folder and model_type not in cls.PRETRAINED_MODEL_CONFIG_DICT:
+            return super().from_pretrained(model_type, revision=revision, **overrides)
+        yaml = OmegaConf.load(cls.default_config_path(model_type))
         config: Any = OmegaConf.merge(yaml.model, OmegaConf.create(overrides))
         config.load_pretrained = bool(config.get("pretrained")) and not config.get("load_finetuned")
-        return cls.from_config(config)
+        model = cls.from_config(config)
+        if "preprocess" in yaml:
+            model.preprocess = OmegaConf.to_container(yaml.preprocess, resolve=True)
+        return model
 
 
 class _Pretrained(_ModelTypes, EVLGen):
@@ -86,9 +103,7 @@ class EVLGenAny(_Pretrained):
     """EVLGen with any causal language model of Hugging Face's, and any ViT."""
 
     default_model_type = "demo"
-    PRETRAINED_MODEL_CONFIG_DICT = _types(
-        demo="evlgen_demo.yaml", demo_long="evlgen_demo_long.yaml", custom="evlgen_custom.yaml"
-    )
+    PRETRAINED_MODEL_CONFIG_DICT = _types(demo="evlgen_demo.yaml", custom="evlgen_custom.yaml")
 
 
 @register("model", "evlgen_video", "liptome_video_opt", "liptome_video_vicuna")

