@@ -54,6 +54,22 @@ def read(path: str, choose: Choose) -> np.ndarray:
     return _counted(path, choose, shown)
 
 
+def measure(path: str, most_frames: int) -> tuple[int, int, float, int]:
+    """Width, height, seconds and frames, by container and packets alone; counting ends one behind `most_frames`."""
+    with _opened(path) as (container, stream):
+        times: list[float] = []
+        count = 0
+        for packet in container.demux(stream):
+            if packet.size:
+                count += 1
+                if packet.pts is not None and packet.time_base:
+                    times.append(float(packet.pts * packet.time_base))
+            if count > most_frames:
+                break
+        said = (container.duration or 0) / av.time_base
+        return stream.width, stream.height, max(said, max(times, default=0) - min(times, default=0)), count
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[Any, Any]]:
     """The container and its first stream of moving pictures; cover pictures of sound files are none."""

@@ -106,7 +106,7 @@ def decode_picture(data: bytes) -> Image.Image:
         raise ValueError("the file is empty")
     stream = _CompleteStream(data)
     try:
-        picture = Image.open(stream, formats=_formats())
+        picture = Image.open(stream, formats=picture_formats())
         if picture.format == "PNG":
             Image.open(io.BytesIO(data), formats=["PNG"]).verify()
         stream.decoding = True
@@ -119,7 +119,7 @@ def decode_picture(data: bytes) -> Image.Image:
 
 
 @cache
-def _formats() -> list[str]:
+def picture_formats() -> list[str]:
     """The kinds of pictures that are read, those of them that this PIL knows."""
     Image.init()
     return sorted(_FORMATS & Image.OPEN.keys())

@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -61,6 +62,37 @@ def read_clip(path: str | Path, count: int, sampling: str = "uniform", decoder: 
     except Exception as error:  # PyAV and decord raise a dozen kinds of exception on damaged files
         raise ClipError(f"damaged, or no video ({message(error)})") from error
     return torch.from_numpy(frames)
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """How much of a clip there is to decode; `frames` stops at one more than was counted to."""
+
+    width: int
+    height: int
+    seconds: float
+    frames: int
+
+
+def measure_clip(path: str | Path, most_frames: int) -> ClipSize:
+    """The size of a clip, found without decoding any of it.
+
+    Args:
+        most_frames: count no further than to one more.
+
+    Raises:
+        ClipError: no clip, or PyAV is not installed, without which clips cannot be measured.
+    """
+    if not find_spec("av"):
+        raise ClipError("this needs PyAV; run: pip install av")
+    from lavis_evlgen.datasets.av_reader import measure
+
+    try:
+        return ClipSize(*measure(str(path), most_frames))
+    except ClipError:
+        raise
+    except Exception as error:  # PyAV raises a dozen kinds of exception on damaged files
+        raise ClipError(f"damaged, or no video ({message(error)})") from error
 
 
 def unreadable(path: Path) -> str | None:

@@ -21,7 +21,9 @@ COLOURS = """
   --curve-0: #7ba7ff; --curve-1: #ff9a66; --curve-2: #4fd39a; --curve-3: #b79cff;
   --curve-4: #e0b050; --curve-5: #ff7ab8; --curve-6: #5ccfe6; --curve-7: #b8bdc7; } }
 """
-_STYLE = COLOURS + """
+_STYLE = (
+    COLOURS
+    + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 32px 18px 64px; }
@@ -59,6 +61,7 @@ tr:last-child td { border-bottom: 0; }
 pre { padding: 14px 16px; overflow-x: auto; font-size: .88rem; }
 footer { margin-top: 56px; border-top: 1px solid var(--line); padding-top: 14px; font-size: .88rem; }
 """
+)
 
 
 def page(title: str, parts: Iterable[str]) -> str:

@@ -62,3 +62,34 @@ def _inflected(r: float, inflect: float, num_layers: int) -> list[int]:
     # rounding the running total keeps the sum exactly num_layers * r
     totals = [round(sum(exact[:layer])) for layer in range(num_layers + 1)]
     return [after - before for before, after in pairwise(totals)]
+
+
+def fewest_tokens(num_tokens: int, num_layers: int, *, protect_cls: bool = True) -> int:
+    """The fewest tokens that `num_layers` layers can leave: each halves what it gets, the CLS token apart."""
+    return token_counts(num_tokens, [(num_tokens - int(protect_cls)) // 2] * num_layers, protect_cls=protect_cls)[-1]
+
+
+def stretched_schedule(schedule: Sequence[int], num_tokens: int, left: int, *, protect_cls: bool = True) -> list[int]:
+    """A schedule in the proportions of another that leaves `left` tokens; the same one where that leaves as many.
+
+    What a layer cannot merge, for it merges at most half, the layers before or after it do.
+
+    Raises:
+        ConfigError: there are not so many tokens, or the layers cannot leave so few.
+    """
+    cls = int(protect_cls)
+    least = fewest_tokens(num_tokens, len(schedule), protect_cls=protect_cls)
+    if not least <= left <= num_tokens:
+        raise ConfigError(f"tokens: {left} cannot be left of {num_tokens}; choose {least} to {num_tokens}")
+    counts = token_counts(num_tokens, schedule, protect_cls=protect_cls)
+    merged = [num_tokens - count for count in counts[1:]]
+    if not merged[-1]:  # a schedule that merges nothing has no proportions
+        merged = list(range(1, len(schedule) + 1))
+    stretched, present = [], num_tokens
+    for layer, so_far in enumerate(merged, start=1):
+        # more than this the layers to come could not bring down to `left`
+        most = (left - cls) * 2 ** (len(schedule) - layer) + cls
+        wanted = min(num_tokens - round((num_tokens - left) * so_far / merged[-1]), most)
+        stretched.append(max(0, min(present - wanted, (present - cls) // 2)))
+        present -= stretched[-1]
+    return stretched

@@ -3,24 +3,21 @@
 import json
 import re
 import shlex
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from lavis.processors.blip_processors import BlipImageEvalProcessor
 from PIL import Image
-from reports.finished_run import make_data, train
+from reports.finished_run import MODEL, PICTURES, make_data, train
 from video_files import write_clip
 
 from lavis_evlgen import cli
 from lavis_evlgen.reports.tokens.figures import map_figures
 from lavis_evlgen.reports.tokens.map import patch_tokens, source_maps
 from lavis_evlgen.reports.tokens.output import check_out
-
-MODEL = ("--checkpoint", "run/model.pth", "--device", "cpu")
-PICTURES = ("test/0.png", "test/1.png")
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +30,9 @@ def folder(tiny_config, tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, capsys, monkeypatch):
+def run(folder, run_command):
     """Runs `show` in the folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(folder)
-
-    def command(*argv: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        torch.manual_seed(0)  # the tiny frozen ViT has no file of weights
-        return cli.main(["show", *MODEL, *argv]), *capsys.readouterr()
-
-    return command
+    return partial(run_command, folder, "show", *MODEL)
 
 
 def pair_agreement(first: np.ndarray, second: np.ndarray) -> float:

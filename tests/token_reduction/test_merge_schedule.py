@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.token_reduction import merge_schedule, token_counts
+from lavis_evlgen.token_reduction import fewest_tokens, merge_schedule, stretched_schedule, token_counts
 
 
 def test_paper_settings_end_at_29_tokens():
@@ -43,3 +43,25 @@ def test_unusable_schedules_name_the_key(bad):
 def test_too_large_r_says_what_is_possible():
     with pytest.raises(ConfigError, match="tome_r: 129 is too large.* 128 of 257"):
         token_counts(257, [19, 129])
+
+
+@pytest.mark.parametrize("schedule", [[128, 64, 32, 16, 8, 0], [38] * 6, [0] * 6, [0, 0, 0, 0, 0, 100]])
+@pytest.mark.parametrize("protect_cls", [True, False])
+def test_a_stretched_schedule_leaves_what_was_asked_for(schedule, protect_cls):
+    trained = token_counts(257, schedule, protect_cls=protect_cls)
+    least = fewest_tokens(257, 6, protect_cls=protect_cls)
+    assert least == 5
+    for left in range(least, 258):
+        stretched = stretched_schedule(schedule, 257, left, protect_cls=protect_cls)
+        assert token_counts(257, stretched, protect_cls=protect_cls)[-1] == left
+    same = stretched_schedule(schedule, 257, trained[-1], protect_cls=protect_cls)
+    assert token_counts(257, same, protect_cls=protect_cls) == trained
+
+
+def test_a_stretched_schedule_keeps_the_proportions():
+    assert stretched_schedule([19] * 12, 257, 29) == [19] * 12
+    assert sorted(stretched_schedule([19] * 12, 257, 143)) == [9] * 6 + [10] * 6
+    assert stretched_schedule([128, 64, 32, 16, 8, 0], 257, 133) == [64, 32, 16, 8, 4, 0]
+    for left in (4, 258):
+        with pytest.raises(ConfigError, match=f"tokens: {left} cannot be left of 257; choose 5 to 257"):
+            stretched_schedule([64] * 6, 257, left)

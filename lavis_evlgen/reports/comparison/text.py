@@ -13,6 +13,7 @@ from lavis_evlgen.reports.comparison.tables import Table
 
 DIGITS = 5  # significant ones of a kept number
 LINE = 160  # characters up to which a JSON value stays on one line
+RUN_BY = "<!-- run by: tests/comparison/test_compare_command.py -->"  # for the test that runs what pages show
 
 
 def comparison_text(comparison: Comparison, name: str, folder: str) -> tuple[str, dict[str, str]]:
@@ -43,7 +44,7 @@ def _section(section: Section, name: str, folder: str) -> str:
     parts += [_table(table) for table in section.tables]
     parts += [f"![{_escaped(chart.text)}]({folder}/{name}_{chart.key}.svg)" for chart in section.charts]
     parts.append("\n".join(f"- {_escaped(key)}: {_escaped(value)}" for key, value in section.facts.items()))
-    parts.append(f"```sh\n{section.code}\n```" if section.code else "")
+    parts.append(f"{RUN_BY}\n```sh\n{section.code}\n```" if section.code else "")
     return "\n\n".join(part for part in parts if part)
 
 

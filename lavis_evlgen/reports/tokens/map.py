@@ -46,19 +46,27 @@ def source_maps(model: Any, samples: Tensor | Mapping[str, Any], by_layer: bool 
 @torch.no_grad()
 def layer_reductions(model: Any, samples: Tensor | Mapping[str, Any]) -> list[Reduction]:
     """What the visual tokens have become after each layer of the connector; see :func:`source_maps`."""
-    connector: Any = getattr(model, "connector", None)
-    found = []
-    if connector is not None:
-        batch = {"image": samples} if isinstance(samples, Tensor) else dict(samples)
-        features = model.extract_features(batch).vision
-        by_layer = getattr(connector, "reduce_by_layer", None)
-        found = [each for _, each in (by_layer(features) if by_layer else [connector.reduce(features)])]
-    if not found or None in found:
-        raise ConfigError(
-            f"connector: a {type(connector or model).__name__} merges no tokens, so there is no map of them; "
-            "use a model with connector: tomeformer"
-        )
+    if getattr(model, "connector", None) is None:
+        raise _no_map(model)
+    batch = {"image": samples} if isinstance(samples, Tensor) else dict(samples)
+    return connector_reductions(model.connector, model.extract_features(batch).vision)
+
+
+@torch.no_grad()
+def connector_reductions(connector: Any, features: Tensor) -> list[Reduction]:
+    """The same of visual tokens [B, L, D_v] that have been computed before; see :func:`source_maps`."""
+    by_layer = getattr(connector, "reduce_by_layer", None)
+    found = [each for _, each in (by_layer(features) if by_layer else [connector.reduce(features)])]
+    if None in found:
+        raise _no_map(connector)
     return found
+
+
+def _no_map(module: Any) -> ConfigError:
+    return ConfigError(
+        f"connector: a {type(module).__name__} merges no tokens, so there is no map of them; "
+        "use a model with connector: tomeformer"
+    )
 
 
 def source_map(reduction: Reduction) -> Tensor:

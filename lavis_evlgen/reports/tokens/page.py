@@ -39,22 +39,38 @@ def token_page(shown: Sequence[Shown], facts: Mapping[str, Any]) -> str:
     """
     figures = [each.figures() for each in shown]
     means = mean_figures(figures)
-    data = {"tint": TINT, "shade": SHADE, "files": [_data(each) for each in shown]}
-    encoded = json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")  # a tag could end the script
     text = f"{FIGURES} {STATES}" if len(shown[0].states) > 1 else FIGURES
     parts = [
         f"<style>{STYLE}</style><h1>{TITLE}</h1>",
         _summary(shown[0], means),
         f'<p class="soft">{escape(HELP)}</p><p class="soft">{escape(text)}</p>',
         "<noscript><p>The maps are drawn by JavaScript, which is off here.</p></noscript>",
-        _slider(_layers(shown[0])),
-        *(_section(*each) for each in zip(shown, figures, strict=True)),
+        maps_html(shown, figures),
         page.section(f"Means of all {len(shown)}", "", _table(means)) if len(shown) > 1 else "",
         page.section("Model and weights", "", page.facts(facts)),
         _attribution(shown),
-        f'<script type="application/json" id="maps">{encoded}</script><script>{SCRIPT}</script>',
+        f"<script>{SCRIPT} showTokenMaps(document);</script>",
     ]
     return page.page(TITLE, parts)
+
+
+def maps_html(shown: Sequence[Shown], figures: Sequence[Mapping[str, Any]] | None = None, name: str = "layer") -> str:
+    """The maps with their slider, for a page that has STYLE and SCRIPT and calls ``showTokenMaps`` on what holds them.
+
+    Args:
+        figures: of each, for a table below its maps; none without it.
+        name: the slider's id, which must be the only one of its page.
+    """
+    data = {"tint": TINT, "shade": SHADE, "files": [_data(each) for each in shown]}
+    encoded = json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")  # a tag could end the script
+    tables = map(_table, figures) if figures else [""] * len(shown)
+    return "\n".join(
+        [
+            _slider(_layers(shown[0]), name),
+            *(_section(*each) for each in zip(shown, tables, strict=True)),
+            f'<script type="application/json">{encoded}</script>',
+        ]
+    )
 
 
 def _layers(shown: Shown) -> list[Layer]:
@@ -71,17 +87,17 @@ def _summary(first: Shown, means: Mapping[str, Any]) -> str:
     return page.cards(values)
 
 
-def _slider(layers: Sequence[Layer]) -> str:
+def _slider(layers: Sequence[Layer], name: str) -> str:
     if len(layers) < 2:
         return ""
     last = len(layers) - 1
     return (
-        '<div class="bar"><label for="layer">Layer of the connector</label>'
-        f'<input type="range" id="layer" min="0" max="{last}" value="{last}"><output for="layer"></output></div>'
+        f'<div class="bar"><label for="{name}">Layer of the connector</label>'
+        f'<input type="range" id="{name}" min="0" max="{last}" value="{last}"><output for="{name}"></output></div>'
     )
 
 
-def _section(shown: Shown, figures: Mapping[str, Any]) -> str:
+def _section(shown: Shown, table: str) -> str:
     """Each frame beside its maps, what is lit, and the figures."""
     rows = []
     for number, frame in enumerate(shown.frames):
@@ -91,7 +107,7 @@ def _section(shown: Shown, figures: Mapping[str, Any]) -> str:
         rows.append(f'<div class="maps-of">{page.figure(picture, name, name)}{"".join(stages)}</div>')
     return (
         f'<section class="shown"><h2>{escape(shown.path)}</h2><p>{escape(shown.how)}</p>{"".join(rows)}'
-        f'<p class="said" aria-live="polite"></p>{_table(figures)}</section>'
+        f'<p class="said" aria-live="polite"></p>{table}</section>'
     )
 
 

@@ -17,12 +17,13 @@ canvas:focus-visible, button:focus-visible { outline: 3px solid var(--accent); o
 .said { min-height: 1.6em; }
 """
 
-# All maps of a page show the same layer. `spot` is what is lit in a file's maps: the token of a patch, in some of them.
+# `showTokenMaps` brings the maps within a document, or within an element of one, to life: what `page.maps_html` wrote.
+# All of them show the same layer. `spot` is what is lit in a file's maps: the token of a patch, in some of them.
 SCRIPT = """
 "use strict";
-(() => {
-const data = JSON.parse(document.getElementById("maps").textContent);
-const slider = document.getElementById("layer");
+function showTokenMaps(root) {
+const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
+const slider = root.querySelector("input[type=range]");
 const layerOf = map => map.layers[slider ? Number(slider.value) : 0];
 const LEFT_OUT = -1, SINGLE = "#969696", PIXELS = 672;
 
@@ -154,7 +155,7 @@ function prepare(section, file) {
   return { letGo, show: () => { stages.forEach(list); paint(); } };
 }
 
-const files = [...document.querySelectorAll("section.shown")].map((section, n) => prepare(section, data.files[n]));
+const files = [...root.querySelectorAll("section.shown")].map((section, n) => prepare(section, data.files[n]));
 function showLayer() {
   if (slider) {
     const { name } = layerOf(data.files[0].maps[0]);
@@ -164,7 +165,7 @@ function showLayer() {
   files.forEach(file => file.show());
 }
 if (slider) slider.addEventListener("input", showLayer);
-document.addEventListener("keydown", event => { if (event.key === "Escape") files.forEach(file => file.letGo()); });
+root.addEventListener("keydown", event => { if (event.key === "Escape") files.forEach(file => file.letGo()); });
 showLayer();
-})();
+}
 """

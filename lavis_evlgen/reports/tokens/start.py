@@ -44,6 +44,10 @@ def start_weights(model: str | None, model_type: str | None, checkpoint: str | N
         WeightsError: weights are missing or do not fit.
     """
     config: DictConfig
+    if checkpoint and os.path.isdir(checkpoint):
+        raise ConfigError(
+            f"--before: the folder {checkpoint} does not say what its training started from; name the checkpoint"
+        )
     if checkpoint and not model:
         saved = _saved_config(checkpoint)
         if "model" not in saved:

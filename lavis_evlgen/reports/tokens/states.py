@@ -19,6 +19,7 @@ from lavis_evlgen.datasets.video_text import SUFFIXES, process_clip
 from lavis_evlgen.models.temporal import Contextualizer, FrameConcat, FrameMean
 from lavis_evlgen.reports.tokens.figures import agreement, map_figures, token_list
 from lavis_evlgen.reports.tokens.map import colour_ranks, layer_reductions, patch_tokens, source_map
+from lavis_evlgen.token_reduction import Reduction
 
 BEFORE, AFTER, LOADED = "before training", "after training", "as loaded"  # states
 FRAMES = 4  # of a clip, for a model of pictures
@@ -172,7 +173,11 @@ def add_maps(model: Any, shown: Sequence[Shown], start: Mapping[str, Tensor] | N
 def map_layers(model: Any, samples: Mapping[str, Tensor]) -> list[Layer]:
     """The maps of one picture or clip after every layer of the connector; ConfigError if it gives none."""
     device = next(model.parameters()).device
-    reductions = layer_reductions(model, {name: tensor.to(device) for name, tensor in samples.items()})
+    return drawn_layers(model, layer_reductions(model, {name: tensor.to(device) for name, tensor in samples.items()}))
+
+
+def drawn_layers(model: Any, reductions: Sequence[Reduction]) -> list[Layer]:
+    """The maps of what the visual tokens have become after each layer of the model's connector."""
     grid, prefix = model.vision.grid, model.vision.num_prefix_tokens
     names = [f"layer {number}" for number in range(1, len(reductions) + 1)] if len(reductions) > 1 else ["connector"]
     return [
