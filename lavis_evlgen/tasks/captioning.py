@@ -47,13 +47,17 @@ class CaptioningTask(GenerationTask):
     ) -> None:
         """
         Args:
-            num_beams, max_len, min_len, optional: how captions are generated (lengths in tokens).
-            evaluate, report_metric: see :class:`GenerationTask`.
+            num_beams: beams of the search for captions; 1 is greedy.
+            max_len: most new tokens of a caption.
+            min_len: fewest, the end token counted.
+            evaluate: see `GenerationTask`.
+            report_metric: see `GenerationTask`.
             prompt: text that the model continues, in place of its own.
-            metrics: see :func:`score_captions`; CIDEr and BLEU, which ``agg_metrics`` adds up, always come along.
-            attributes: keys of the records to look for in the captions, see :func:`attribute_scores`.
+            metrics: see `score_captions`; CIDEr and BLEU, which ``agg_metrics`` adds up, always come along.
+            attributes: keys of the records to look for in the captions, see `attribute_scores`.
             subset: a key of the records by whose values the scores are given too; absent, it is the data set's own
                 (``domain`` for nocaps).
+            optional: further arguments of the model's ``generate``.
         """
         super().__init__(num_beams, max_len, min_len, evaluate, report_metric)
         self.generation = {"num_beams": num_beams, "max_length": max_len, "min_length": min_len, **optional}

@@ -56,7 +56,11 @@ class QuestionAnsweringTask(GenerationTask):
     ) -> None:
         """
         Args:
-            num_beams, max_len, min_len, evaluate, report_metric: see :class:`GenerationTask`.
+            num_beams: see `GenerationTask`, as for the next four.
+            max_len: most new tokens of an answer.
+            min_len: fewest, the end token counted.
+            evaluate: whether this is an evaluation without training.
+            report_metric: false only writes the answers.
             prompt: what a question becomes, in training and evaluation, such as ``"Question: {} Short answer:"``.
             inference_method: ``generate``, or ``rank`` to choose the likeliest answer of a list.
             num_ans_candidates: how many answers of the list are ranked, by their first tokens; 0 for all.
