@@ -3,12 +3,12 @@ BIN := .venv/bin
 # waiting threads sleep instead of spinning: on a busy machine spinning stalls steps for seconds
 RUN := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m torch.distributed.run --nproc_per_node=1
 
-.PHONY: setup demo demo-long demo-video demo-vqa demo-compare faults test test-slow lint clean
+.PHONY: setup demo demo-long embedded-model demo-video demo-vqa demo-compare faults docs notebooks test test-slow lint clean
 
 setup: .venv/.installed
 
 .venv/.installed: requirements.lock setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 10) and f"Python 3.11 is needed, this is {v[0]}.{v[1]}: make setup PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"Python 3.11 is needed, this is {v[0]}.{v[1]}: make setup PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv || { echo "venv is missing: install your system's python3-venv package"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -20,11 +20,15 @@ demo: setup
 	$(RUN) lavis/train.py --cfg-path projects/demo/train.yaml
 	$(BIN)/python -m lavis_evlgen.cli report outputs/demo
 
-# 300 things, two in a picture: half an hour to an hour on two cores
+# 300 things: an hour or two on two cores
 demo-long: setup
-	$(BIN)/python -m lavis_evlgen.embedded --out outputs/demo_long/data --things 300 --train 3600 --val 120 --test 300 --unseen 90 --unseen-things 30 --two-things 0.25
-	$(RUN) lavis/train.py --cfg-path projects/demo/train_long.yaml
-	$(BIN)/python -m lavis_evlgen.cli report outputs/demo_long
+	$(BIN)/python -m lavis_evlgen.embedded --out outputs/demo_long/data --things 300 --train 7200 --val 150 --test 600 --unseen 60 --unseen-things 30
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m torch.distributed.run --nproc_per_node=2 lavis/train.py --cfg-path projects/demo/train_long.yaml
+	$(BIN)/python -m lavis_evlgen.cli report outputs/demo_long --command "make demo-long"
+
+# the trained model that comes with the package: the long demo's, in half precision, measured again
+embedded-model: demo-long
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m lavis_evlgen.embedded.ship outputs/demo_long
 
 # clips of episodes and their reverses: half an hour on two cores
 demo-video: setup
@@ -43,6 +47,15 @@ demo-compare: setup
 # 200 faults injected into training runs, each of which must go on as if nothing had been
 faults: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/fault_campaign
+
+# the documentation as a site in outputs/site; its pages open from the disk, searching them needs a server:
+# python -m http.server --directory outputs/site
+docs: setup
+	$(BIN)/mkdocs build
+
+# executes the notebooks of examples/ and keeps their outputs: about ten minutes on two cores
+notebooks: setup
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python examples/execute.py
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,8 @@ def launch(args: argparse.Namespace) -> int:
     from lavis_evlgen import launch as launcher
 
     if launcher.Placement.from_environment().world_size > 1:
-        launcher.run_and_leave(args.rest, evaluate=args.evaluate)
-    return launcher.main(args.rest, evaluate=args.evaluate)
+        launcher.run_and_leave(args.argv[1:], evaluate=args.evaluate)
+    return launcher.main(args.argv[1:], evaluate=args.evaluate)
 
 
 def caption(args: argparse.Namespace) -> int:
@@ -90,6 +91,14 @@ def show(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def serve(args: argparse.Namespace) -> int:
+    """Show a page in the browser until interrupted."""
+    _quiet()
+    from lavis_evlgen.page.command import serve as serve_page
+
+    return serve_page(args)
+
+
 def write_shards(args: argparse.Namespace) -> int:
     """Pack pictures into shards; a repeated call goes on where the last one was killed."""
     from lavis_evlgen.datasets import shard_writer
@@ -139,6 +148,19 @@ def new_project(args: argparse.Namespace) -> int:
         decode_all=args.check_all,
         overwrite=args.overwrite,
     )
+    return 0
+
+
+def projects(args: argparse.Namespace) -> int:
+    """List the run configurations that come with the package, or copy one."""
+    from lavis_evlgen.shipped_projects import copy_project, project_names
+
+    if args.name:
+        print(copy_project(args.name, args.out, args.overwrite))
+        return 0
+    known = project_names()
+    width = max(map(len, known)) + 2
+    print(*(f"{name:<{width}}{textwrap.shorten(text, 78, placeholder=' …')}" for name, text in known.items()), sep="\n")
     return 0
 
 
@@ -217,6 +239,15 @@ def report(args: argparse.Namespace) -> int:
     return _tell(args.out or args.run_dir)
 
 
+def export(args: argparse.Namespace) -> int:
+    """Write a run's model as a folder, with a model card."""
+    _quiet()
+    from lavis_evlgen.interchange.export import export as export_run
+
+    print(export_run(args.source, args.out, dtype=args.dtype, license_name=args.license))
+    return 0
+
+
 def _tell(folder: Path) -> int:
     """Print the main figures of a report."""
     found = read_json(folder / "report.json", "write the report again")
@@ -238,7 +269,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Processor, Any]:
     _quiet()
     import torch
 
-    from lavis_evlgen.loading import load_model_and_preprocess
+    from lavis_evlgen.loading import load_checkpoint_and_preprocess, load_model_and_preprocess
     from lavis_evlgen.runners.distributed import usable_device
 
     try:
@@ -246,30 +277,15 @@ def load(args: argparse.Namespace) -> tuple[Any, Processor, Any]:
     except RuntimeError as error:
         raise ConfigError(f"--device {args.device}: torch knows no such device; use cpu, cuda or cuda:N") from error
     if args.checkpoint and not args.model:
-        model, process = _from_checkpoint(args.checkpoint)
-        model = model.float() if device.type == "cpu" else model
-        return model.to(device).eval(), process, device
-    weights = {"pretrained": args.checkpoint, "load_finetuned": False} if args.checkpoint else {}
-    model, processors, _ = load_model_and_preprocess(args.model or "evlgen", args.model_type, device=device, **weights)
+        model, processors, _ = load_checkpoint_and_preprocess(args.checkpoint, device)
+    else:
+        options: dict[str, Any] = {"model_type": args.model_type}
+        if args.checkpoint and Path(args.checkpoint).is_dir():
+            options = {"model_type": args.checkpoint}
+        elif args.checkpoint:
+            options |= {"pretrained": args.checkpoint, "load_finetuned": False}
+        model, processors, _ = load_model_and_preprocess(args.model or "evlgen", device=device, **options)
     return model, processors["eval"], device
-
-
-def _from_checkpoint(path: str) -> tuple[Any, Processor]:
-    """Model and picture processor by the configuration that our checkpoints carry."""
-    from lavis.common.registry import registry
-    from omegaconf import OmegaConf
-
-    from lavis_evlgen.models.checkpoints import read_file
-
-    config = OmegaConf.create(read_file(path, "--checkpoint").get("config") or {})
-    if "model" not in config:
-        raise ConfigError(f"--checkpoint {path} does not say of which model it is: add --model and --model-type")
-    config.model.merge_with({"load_pretrained": False, "load_finetuned": False})
-    model = registry.get_model_class(config.model.arch).from_config(config.model)
-    model.load_checkpoint(path)
-    used = [data.vis_processor for data in config.get("datasets", {}).values() if data.get("vis_processor")]
-    processor = (used or [config.preprocess.vis_processor])[0].eval
-    return model, registry.get_processor_class(processor.name).from_config(processor)
 
 
 def _read(model: Any, process: Processor, path: str) -> Any:

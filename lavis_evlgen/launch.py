@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 import lavis_evlgen  # noqa: F401  registers models, builders, tasks and the runner
 from lavis_evlgen.config_check import check_config
 from lavis_evlgen.config_text import load_yaml, resolve
-from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
+from lavis_evlgen.errors import ConfigError, DataError, EvlgenError, first_line
+from lavis_evlgen.launch_options import add_launch_options
 from lavis_evlgen.runners.activity import ACTIVITY
 from lavis_evlgen.runners.data_workers import worker_deaths_named
 from lavis_evlgen.runners.distributed import Placement, init_process_group, on_rank_zero, usable_device
@@ -41,9 +42,7 @@ LAVIS_RUNNERS = ("runner_iter", "runner_base")
 def parse_args(argv: list[str] | None, evaluate: bool) -> argparse.Namespace:
     verb = "evaluate" if evaluate else "train"
     parser = argparse.ArgumentParser(prog=f"lavis_evlgen.{verb}", description=f"{verb} a model as a yaml file says")
-    parser.add_argument("--cfg-path", required=True, help="yaml file with the sections model, datasets and run")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override, e.g. run.max_iters=10")
-    parser.add_argument("--stock-runner", action="store_true", help="use LAVIS's own runner as the yaml names it")
+    add_launch_options(parser)
     return parser.parse_args(argv)
 
 
@@ -62,7 +61,7 @@ def read_config(path: str, options: list[str], further: tuple[str, ...] = ()) ->
     try:
         config: Any = OmegaConf.merge(loaded, OmegaConf.from_dotlist(options))
     except Exception as error:  # OmegaConf's own kinds, and those of yaml, which it reads values with
-        raise ConfigError(f"--options {' '.join(options)}: {(str(error).splitlines() or ['?'])[0]}") from error
+        raise ConfigError(f"--options {' '.join(options)}: {first_line(error)}") from error
     # sections that only serve others, as paths in ${paths.images}
     for name in resolve(config, path) - {*SECTIONS, *further}:
         config.pop(name, None)

@@ -13,6 +13,7 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
 import lavis_evlgen  # noqa: F401  (registers everything)
+from lavis_evlgen import cli
 
 torch.set_num_threads(1)
 
@@ -65,6 +66,19 @@ def tiny_model(tiny_config):
         return registry.get_model_class(name).from_config(config).eval()
 
     return build
+
+
+@pytest.fixture
+def run_command(capsys, monkeypatch):
+    """Runs a command in a folder: ``run_command(folder, "show", "a.png")`` gives (exit code, stdout, stderr)."""
+
+    def run(folder: Path, *argv: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        torch.manual_seed(0)  # the tiny frozen ViT has no file of weights
+        return cli.main([*map(str, argv)]), *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

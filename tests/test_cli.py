@@ -1,14 +1,14 @@
 """The command line, on a tiny model that it trains itself."""
 
 import json
-import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from PIL import Image
-from reports.finished_run import make_data, write_config
+from reports.finished_run import MODEL, PICTURES, make_data, write_config
 
 from lavis_evlgen import cli
 from lavis_evlgen.errors import DataError
@@ -24,21 +24,9 @@ def folder(tiny_config, tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, capsys, monkeypatch):
+def run(folder, run_command):
     """Runs a command in the folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(folder)
-
-    def command(*argv: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        torch.manual_seed(0)  # the tiny frozen ViT has no file of weights
-        code = cli.main([str(each) for each in argv])
-        return code, *capsys.readouterr()
-
-    return command
-
-
-MODEL = ("--checkpoint", "run/model.pth", "--device", "cpu")
-PICTURES = ("test/0.png", "test/1.png")
+    return partial(run_command, folder)
 
 
 def model_and_images(folder, tiny_model):
@@ -185,16 +173,6 @@ def test_wrong_arguments_are_refused(capsys):
             cli.main(argv)
         assert stop.value.code == 2
     assert "unrecognized arguments: --beams" in capsys.readouterr().err
-
-
-def test_help_names_every_command(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["--help"])
-    out = capsys.readouterr().out
-    assert stop.value.code == 0
-    names = ["train", "evaluate", "caption", "answer", "show", "write-shards", "new-project", "demo"]
-    names += ["compare", "cost", "watch", "doctor", "report"]
-    assert re.findall(r"^    ([a-z-]+)(?: |$)", out, re.MULTILINE) == names
 
 
 def test_module_runs_as_a_program(folder):

@@ -8,16 +8,16 @@ import sys
 from collections.abc import Iterator
 
 from lavis_evlgen.doctor.findings import NOTE, OK, PROBLEM, Result
-from lavis_evlgen.doctor.tested_versions import PACKAGES, PYTHON_OLDEST, PYTHON_TESTED, Tested
+from lavis_evlgen.doctor.tested_versions import PACKAGES, PYTHON_NEWEST, PYTHON_OLDEST, PYTHON_TESTED, Tested
 
 
 def check_python() -> Iterator[Result]:
     text = f"{platform.python_version()} on {platform.platform(terse=True)} ({sys.executable})"
-    tested, oldest = (".".join(map(str, version)) for version in (PYTHON_TESTED, PYTHON_OLDEST))
+    oldest, tested, newest = (".".join(map(str, version)) for version in (PYTHON_OLDEST, PYTHON_TESTED, PYTHON_NEWEST))
     if sys.version_info[:2] < PYTHON_OLDEST:
         yield PROBLEM, f"{text}: {oldest} is the oldest that the code is written for", f"install Python {tested}"
-    elif sys.version_info[:2] != PYTHON_TESTED:
-        yield NOTE, f"{text}; tested with {tested}"
+    elif sys.version_info[:2] > PYTHON_NEWEST:
+        yield NOTE, f"{text} was not tested; {oldest} to {newest} was"
     else:
         yield OK, text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PYTHON_OLDEST, PYTHON_TESTED = (3, 10), (3, 11)
+PYTHON_OLDEST, PYTHON_TESTED, PYTHON_NEWEST = (3, 10), (3, 11), (3, 12)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The table of tested versions, and what is said of versions in it and beside it."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from lavis_evlgen.doctor.findings import NOTE, OK, PROBLEM
 from lavis_evlgen.doctor.packages import check_packages, check_python, judge
-from lavis_evlgen.doctor.tested_versions import PACKAGES, PYTHON_OLDEST, PYTHON_TESTED, Tested
+from lavis_evlgen.doctor.tested_versions import PACKAGES, PYTHON_NEWEST, PYTHON_OLDEST, PYTHON_TESTED, Tested
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,6 +32,8 @@ def test_the_table_agrees_with_the_lock_files():
     assert {*oldest, *newest} <= set(PACKAGES)
     setup = (ROOT / "setup.cfg").read_text()
     assert f"python_requires = >={'.'.join(map(str, PYTHON_OLDEST))}" in setup and PYTHON_TESTED == (3, 11)
+    stated = re.findall(r"Python :: 3\.(\d+)", setup)
+    assert [(3, int(minor)) for minor in (stated[0], stated[-1])] == [PYTHON_OLDEST, PYTHON_NEWEST]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,21 @@ def test_versions_of_transformers(version, level, said):
     found = judge("transformers", PACKAGES["transformers"], {"transformers": version})
     assert found[0] == level and said in found[1]
     assert found[2:] == (("pip install --no-deps transformers==4.51.3",) if level == PROBLEM else ())
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "said"),
+    [
+        ((3, 9), PROBLEM, "3.10 is the oldest that the code is written for"),
+        ((3, 10), OK, ""),
+        ((3, 12), OK, ""),
+        ((3, 13), NOTE, " was not tested; 3.10 to 3.12 was"),
+    ],
+)
+def test_versions_of_python_with_a_mocked_version(version, level, said, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", version)
+    ((found, text, *_),) = check_python()
+    assert found == level and text.endswith(said)
 
 
 def test_a_build_is_no_other_version():
