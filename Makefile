@@ -53,7 +53,7 @@ faults: setup
 docs: setup
 	$(BIN)/mkdocs build
 
-# executes the notebooks of examples/ and keeps their outputs: about ten minutes on two cores
+# executes the notebooks of examples/ and keeps their outputs: six to ten minutes on two cores
 notebooks: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python examples/execute.py
 

@@ -16,13 +16,17 @@ from lavis_evlgen.runners.distributed import Placement, init_process_group
 
 
 @pytest.fixture
-def agent(monkeypatch):
+def kept_store():
     """A store as torchrun's agent keeps it through all attempts."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(store.port))
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    return store
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+@pytest.fixture
+def agent(kept_store, monkeypatch):
+    """This process as one that torchrun's agent started. Not for tests that start others: they would inherit it."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept_store.port)}
+    for name, value in {**address, "RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
 
 
 def stores(world_size: int, late: int | None = None) -> list[dist.Store]:
@@ -66,9 +70,9 @@ def join_and_sum(rank: int, port: int, sleep: float, log: str) -> None:
     os._exit(0)
 
 
-def test_a_restarted_rank_that_is_early_does_not_look_for_one_that_is_gone(agent, forkserver, tmp_path):
+def test_a_restarted_rank_that_is_early_does_not_look_for_one_that_is_gone(kept_store, forkserver, tmp_path):
     for sleep in (0.0, 2.0):  # in the second attempt rank 0 comes late
-        args = [(rank, agent.port, sleep if rank == 0 else 0.0, str(tmp_path / "log")) for rank in range(2)]
+        args = [(rank, kept_store.port, sleep if rank == 0 else 0.0, str(tmp_path / "log")) for rank in range(2)]
         ranks = [forkserver.Process(target=join_and_sum, args=each) for each in args]
         for process in ranks:
             process.start()

@@ -168,7 +168,7 @@ def stopped(processes, number: int = signal.SIGTERM, which: int = 0) -> list[int
 
 def test_a_signal_during_evaluation_reaches_all_ranks(config, start_processes, run_processes, tmp_path):
     options = {"max_iters": 4, "iters_per_inner_epoch": 4, "batch_size_eval": 1, "valid_splits": ["val"]}
-    argv = config(hang_timeout=8, data={"tiny_data": {"train": 40, "slow_val": 0.5}}, **options)
+    argv = config(hang_timeout=4, data={"tiny_data": {"train": 40, "slow_val": 0.5}}, **options)
     processes = start_processes(argv, 2)
     wait_until((tmp_path / "out" / "checkpoint_4.pth").is_file)
     time.sleep(0.7)
