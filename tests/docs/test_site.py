@@ -34,6 +34,19 @@ def test_every_page_is_there(site):
             assert (folder / place).is_file(), place
 
 
+def test_every_link_within_leads_to_a_file(site):
+    folder, _ = site
+    missing, seen = [], 0
+    for page in folder.rglob("*.html"):
+        if page.name == "404.html":  # its links are the server's
+            continue
+        for link in re.findall(r'href="([^"#?:]+)[#?"]', page.read_text()):
+            seen += 1
+            if not (page.parent / link).exists():
+                missing.append(f"{page.name}: {link}")
+    assert seen > 1000 and not missing
+
+
 def test_nothing_is_loaded_from_elsewhere(site):
     folder, _ = site
     files = [path for path in folder.rglob("*") if path.suffix in (".html", ".css")]
