@@ -44,6 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.requests.append(self.path)
+        pause = self.server.pause  # now: once something was sent, the test may set another one
         if "missing" in self.path:
             self.send_error(404)
             return
@@ -53,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         half = len(CONTENT) // 2
         self.wfile.write(CONTENT[:half])
         self.wfile.flush()
-        time.sleep(self.server.pause)
+        time.sleep(pause)
         if not self.server.breaks_off:
             try:
                 self.wfile.write(CONTENT[half:])
