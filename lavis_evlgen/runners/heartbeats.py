@@ -19,7 +19,7 @@ class Heartbeat:
     host: str
     pid: int
     beat: int = 0
-    phase: str = ""
+    phase: str = "starting"
     step: int = 0
     phases: int = 0
     moves: int = 0

@@ -160,9 +160,10 @@ class Watchdog:
                 continue
             if own.ended:
                 self._farewell_is_read.set()
-            self.exchanged = now = time.monotonic()
+            now = time.monotonic()
             for peer, text in zip(self.peers, texts, strict=True):
                 peer.take(Heartbeat.from_text(text), now)
+            self.exchanged = now
 
     def _heartbeat(self, beat: int) -> Heartbeat:
         place, waiting = ACTIVITY.look()
@@ -205,12 +206,13 @@ class Watchdog:
                 self._end(str(left.ended), left.code)
 
     def _fault(self, now: float) -> str | None:
-        if now - self.exchanged <= self.limit:
-            return find_fault(self.peers, now, self.limit)
+        exchanged = self.exchanged
+        if now - exchanged <= self.limit:
+            return find_fault(self.peers, exchanged, self.limit)  # a store that is silent says nothing of the ranks
         host, port = self.address
         return (
             f"the meeting point of the processes, {host}:{port} on the machine of rank 0 ({self.peers[0].last.host}), "
-            f"has not answered for {now - self.exchanged:.0f} s: {self.peers[0].last.name}, its machine or the link to "
+            f"has not answered for {now - exchanged:.0f} s: {self.peers[0].last.name}, its machine or the link to "
             f"it is gone; it was last {self.peers[0].last.doing}"
         )
 

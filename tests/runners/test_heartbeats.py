@@ -3,8 +3,10 @@
 import pytest
 
 from lavis_evlgen.runners.activity import Activity
+from lavis_evlgen.runners.distributed import Placement
 from lavis_evlgen.runners.heartbeats import Heartbeat, Peer, find_fault
-from lavis_evlgen.runners.watchdog import connection_broke, store_address
+from lavis_evlgen.runners.settings import RunSettings
+from lavis_evlgen.runners.watchdog import Watchdog, connection_broke, store_address
 
 LIMIT = 10.0
 
@@ -54,6 +56,17 @@ def peers(*states: dict) -> list[Peer]:
 )
 def test_faults(states, expected):
     assert find_fault(peers(*states), 100.0, LIMIT) == expected
+
+
+def test_no_rank_is_accused_while_the_store_is_silent():
+    watchdog = Watchdog(Placement(1, 0, 2), RunSettings(hang_timeout=LIMIT), ("10.0.0.1", 77))
+    watchdog.peers = peers({"silent": 1.0}, {})
+    watchdog.exchanged = 100.0
+    assert watchdog._fault(109.9) is None  # rank 0 was last heard of 10.9 s ago
+    expected = "the meeting point of the processes, 10.0.0.1:77 on the machine of rank 0 (host), has not answered for "
+    assert (watchdog._fault(110.5) or "").startswith(expected + "10 s: rank 0 (host, pid 10), its machine or the link")
+    watchdog.exchanged = 110.0  # it answered again, and rank 0 had not been there meanwhile
+    assert (watchdog._fault(110.5) or "").startswith("rank 0 (host, pid 10) has not been heard of for 11 s")
 
 
 def test_a_long_list_is_cut():

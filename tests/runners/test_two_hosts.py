@@ -66,7 +66,7 @@ def test_two_hosts_train_as_one_does(start_on, config, run_processes, tmp_path):
 def test_a_cut_link_ends_both_and_a_restart_goes_on(hosts, start_on, config, run_processes, tmp_path):
     options = {**OPTIONS, "model": {"slow": 0.1}}
     processes = start_on("out", PORT + 1, **options)
-    wait_for(tmp_path / "disk0" / "out" / "log.jsonl", '"iters": 5')
+    wait_for(tmp_path / "disk0" / "out" / "log.jsonl", '"iters": 8')
     hosts.link("down")
     cut = time.monotonic()
     try:
