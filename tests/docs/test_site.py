@@ -2,8 +2,6 @@
 
 import functools
 import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +9,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from chromium import dumped, needs_chromium
 from pages import PAGES, ROOT, name
 
 from lavis_evlgen.cli import build_parser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LOADED = re.compile(
     r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=["']?(https?:)?//[^"'>\s]+|@import|url\(["']?(?:https?:)?//"""
 )
@@ -110,26 +108,17 @@ def served(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def browse(url: str, folder: Path) -> tuple[str, list[str]]:
-    """A page's content after its scripts, and the messages on its console."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-    options += [f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--virtual-time-budget=3000"]
-    command = [CHROMIUM, *options, "--dump-dom", url]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return shown.stdout, [line for line in shown.stderr.splitlines() if "CONSOLE" in line]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
+@needs_chromium
 @pytest.mark.parametrize("page", ["index.html", "how_it_works.html", "api.html"])
 def test_a_browser_has_nothing_to_complain_about(site, tmp_path, page):
     with served(site[0]) as address:
-        content, messages = browse(f"{address}/{page}", tmp_path)
+        content, messages = dumped(f"{address}/{page}", tmp_path, 3000)
     assert "md-content__inner" in content and messages == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
+@needs_chromium
 def test_the_browser_complains_about_files_from_elsewhere(tmp_path):
     (tmp_path / "page.html").write_text("<p>here</p><script src='https://fonts.example/x.js'></script>")
     with served(tmp_path) as address:
-        content, messages = browse(f"{address}/page.html", tmp_path)
+        content, messages = dumped(f"{address}/page.html", tmp_path, 3000)
     assert "here" in content and len(messages) == 1 and "https://fonts.example/x.js" in messages[0]

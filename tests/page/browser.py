@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-NONE = "no Chromium on this machine; Debian and Ubuntu: apt-get install chromium"
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-extensions --hide-scrollbars --remote-debugging-port=0 "
-    "about:blank"
-)
+from chromium import CHROMIUM, OPTIONS
 
 
 class Browser:
@@ -25,9 +18,9 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         from websockets.sync.client import connect
 
-        command = [str(CHROMIUM), f"--user-data-dir={profile}", *OPTIONS.split()]
+        own = [f"--user-data-dir={profile}", "--hide-scrollbars", "--remote-debugging-port=0", "about:blank"]
         self._log = (profile.parent / "chromium.log").open("w")
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        self._process = subprocess.Popen([str(CHROMIUM), *OPTIONS, *own], stdout=self._log, stderr=self._log)
         place = profile / "DevToolsActivePort"
         self._wait_for(lambda: place.is_file() and place.read_text().count("\n") >= 1, 60, "Chromium to start")
         port = place.read_text().splitlines()[0]

@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from page.browser import CHROMIUM, NONE, Browser
+from chromium import needs_chromium
+from page.browser import Browser
 from page.conftest import tokens_by_layer
 from PIL import Image
 from video_files import write_clip
@@ -13,7 +14,7 @@ from video_files import write_clip
 from lavis_evlgen.page.examples import COUNT, examples
 from lavis_evlgen.page.served import budgets
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NONE)
+pytestmark = needs_chromium
 WIDE, NARROW = 1280, 390
 FIRST = "document.querySelectorAll('.panel')[0]"
 SECOND = "document.querySelectorAll('.panel')[1]"

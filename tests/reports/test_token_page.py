@@ -2,13 +2,11 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pytest
+from chromium import dumped, needs_chromium
 from PIL import Image
 
 from lavis_evlgen.reports.tokens.map import NO_TOKEN, colour
@@ -133,11 +131,6 @@ def test_the_pictures_attribution_is_shown(tmp_path):
     assert page.text("p")[-2:] == ["Drawn by <hand>.", "Free."]
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --virtual-time-budget=4000 --dump-dom"
-)
 # what a reader does, and what the page says then
 DEEDS = """
 const said = () => document.querySelector(".said").textContent, log = [];
@@ -183,13 +176,11 @@ def done_in_a_browser(html: str, deeds: str, folder: Path) -> list[str]:
         'document.body.innerHTML = "<pre></pre>"; document.querySelector("pre").textContent = text; }, 500));</script>'
     )
     (folder / "page.html").write_text(html.replace("</main>", script + "</main>"))
-    profile = f"--user-data-dir={folder / 'profile'}"
-    command = [CHROMIUM, *OPTIONS.split(), profile, (folder / "page.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
-    return json.loads(Tags(dom).text("pre")[0])
+    content, _ = dumped((folder / "page.html").as_uri(), folder, 4000)
+    return json.loads(Tags(content).text("pre")[0])
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_only_the_own_frame_lights_up_where_tokens_are_its_own(tmp_path):
     html = token_page([shown("clip.mp4", frames=2, own=2, **BOTH)], {})
     deeds = (
@@ -203,7 +194,7 @@ def test_only_the_own_frame_lights_up_where_tokens_are_its_own(tmp_path):
     ]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_the_script_in_a_browser(tmp_path):
     log = done_in_a_browser(token_page([shown(**BOTH)], {}), DEEDS, tmp_path)
     plain = (90, 0, 200)
