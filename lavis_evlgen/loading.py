@@ -53,11 +53,7 @@ def load_model_and_preprocess(
     preprocess = getattr(model, "preprocess", None)
     if preprocess is None:  # a model of LAVIS's own
         preprocess = OmegaConf.load(cls.default_config_path(model_type)).preprocess
-    processors = load_preprocess(OmegaConf.create(preprocess))
-    if torch.device(device).type == "cpu":
-        model = model.float()
-    model.train(not is_eval)
-    return (model.to(device), *processors)
+    return _ready(model, preprocess, is_eval, device)
 
 
 def load_checkpoint_and_preprocess(
@@ -76,7 +72,14 @@ def load_checkpoint_and_preprocess(
         model: Any = Interchange.from_pretrained(path)
     else:
         model = Checkpoint.read(path).build()
-    processors = load_preprocess(OmegaConf.create(model.preprocess))
+    return _ready(model, model.preprocess, True, device)
+
+
+def _ready(
+    model: Any, preprocess: Any, is_eval: bool, device: str | torch.device
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
+    """A built model on its device, with its processors."""
+    processors = load_preprocess(OmegaConf.create(preprocess))
     if torch.device(device).type == "cpu":
         model = model.float()
-    return (model.to(device).eval(), *processors)
+    return (model.to(device).train(not is_eval), *processors)
