@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from lavis_evlgen import commands
 from lavis_evlgen.cli_help import Commands
+from lavis_evlgen.generation_defaults import ANSWER_LENGTH, CAPTION_LENGTH, NUM_BEAMS, QUESTION_PROMPT
 from lavis_evlgen.launch_options import add_launch_options
 
 
@@ -19,42 +21,44 @@ def add_commands(subparsers: Commands) -> None:
 
 
 def _add_try_commands(subparsers: Commands) -> None:
+    add_parser = partial(subparsers.add_parser, group="try")
     model = _model_options()
     generation = argparse.ArgumentParser(add_help=False)
     generation.add_argument("images", nargs="+", metavar="IMAGE", help="picture files; clips for a video model")
-    generation.add_argument("--num-beams", type=int, default=5, metavar="N", help="beams; 1 is greedy (default: 5)")
+    generation.add_argument(
+        "--num-beams", type=int, default=NUM_BEAMS, metavar="N", help="beams; 1 is greedy (default: %(default)s)"
+    )
     generation.add_argument("--json", action="store_true", help="print one JSON object a picture")
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "caption",
-        group="try",
         examples=["evlgen caption dog.jpg", "evlgen caption --num-captions 3 --json dog.jpg cat.jpg"],
         parents=[model, generation],
         help="caption pictures or clips",
     )
-    command.add_argument("--max-length", type=int, default=30, metavar="N", help="most new tokens (default: 30)")
+    command.add_argument(
+        "--max-length", type=int, default=CAPTION_LENGTH, metavar="N", help="most new tokens (default: %(default)s)"
+    )
     command.add_argument("--prompt", metavar="TEXT", help="text that the captions continue, in place of the model's")
     command.add_argument("--num-captions", type=int, default=1, metavar="N", help="captions per picture (default: 1)")
     command.add_argument("--nucleus", action="store_true", help="sample (nucleus) instead of searching with beams")
     command.set_defaults(run=commands.caption)
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "answer",
-        group="try",
         examples=["evlgen answer --question 'what is it?' dog.jpg"],
         parents=[model, generation],
         help="ask about pictures or clips",
     )
     command.add_argument("--question", required=True, metavar="TEXT")
-    command.add_argument("--max-length", type=int, default=10, metavar="N", help="most new tokens (default: 10)")
     command.add_argument(
-        "--prompt", default="Question: {} Short answer:", metavar="TEXT", help="how it is asked; {} is the question"
+        "--max-length", type=int, default=ANSWER_LENGTH, metavar="N", help="most new tokens (default: %(default)s)"
     )
+    _add_question_prompt(command)
     command.set_defaults(run=commands.answer)
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "show",
-        group="try",
         examples=["evlgen show dog.jpg --layers", "evlgen show dog.jpg --out token_map.html"],
         parents=[model],
         help="draw which patches became one token",
@@ -73,9 +77,8 @@ def _add_try_commands(subparsers: Commands) -> None:
     command.add_argument("--json", action="store_true", help="print the figures, one JSON object a file")
     command.set_defaults(run=commands.show)
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "serve",
-        group="try",
         examples=["evlgen serve", "evlgen serve --checkpoint outputs/mine/model.pth --beside demo"],
         parents=[model],
         help="show a page in the browser: captions, answers, token maps, two models side by side",
@@ -87,9 +90,7 @@ def _add_try_commands(subparsers: Commands) -> None:
         metavar="FILE_OR_TYPE",
         help="another model to compare with: a checkpoint, a type of --model, or MODEL:TYPE; may be repeated",
     )
-    command.add_argument(
-        "--prompt", default="Question: {} Short answer:", metavar="TEXT", help="how it is asked; {} is the question"
-    )
+    _add_question_prompt(command)
     command.add_argument(
         "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: the whole network (default: %(default)s)"
     )
@@ -98,9 +99,8 @@ def _add_try_commands(subparsers: Commands) -> None:
     command.add_argument("--max-seconds", type=float, default=60, metavar="S", help="of a clip (default: %(default)s)")
     command.set_defaults(run=commands.serve)
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "demo",
-        group="try",
         examples=["evlgen demo", "evlgen demo --video --arms mean,concat"],
         help="draw pictures, train on them, evaluate and report, with weights that come in pip packages",
     )
@@ -117,9 +117,9 @@ def _add_try_commands(subparsers: Commands) -> None:
 
 
 def _add_train_commands(subparsers: Commands) -> None:
-    command = subparsers.add_parser(
+    add_parser = partial(subparsers.add_parser, group="train")
+    command = add_parser(
         "new-project",
-        group="train",
         examples=["evlgen new-project --data my.jsonl --images pictures --out project.yaml"],
         help="check your own data and write a yaml that trains on it",
     )
@@ -146,18 +146,16 @@ def _add_train_commands(subparsers: Commands) -> None:
         ("train", "train a model as a yaml file says"),
         ("evaluate", "evaluate a model without training"),
     ):
-        launcher = subparsers.add_parser(
+        launcher = add_parser(
             name,
-            group="train",
             help=text,
             examples=[f"evlgen {name} --cfg-path project.yaml --options run.num_workers=4"],
         )
         add_launch_options(launcher)
         launcher.set_defaults(run=commands.launch, evaluate=name == "evaluate")
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "projects",
-        group="train",
         examples=["evlgen projects", "evlgen projects evlgen/pretrain_opt2.7b --out pretrain.yaml"],
         help="list the papers' and demos' configurations, or copy one to change it",
     )
@@ -166,9 +164,8 @@ def _add_train_commands(subparsers: Commands) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     command.set_defaults(run=commands.projects)
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "write-shards",
-        group="train",
         examples=["evlgen write-shards --images pictures --data my.jsonl --out shards/{:05d}.tar"],
         help="pack pictures and captions into webdataset shards",
     )
@@ -186,9 +183,8 @@ def _add_train_commands(subparsers: Commands) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace shards that hold other data")
     command.set_defaults(run=commands.write_shards)
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "compare",
-        group="train",
         examples=[
             "evlgen compare --cfg-path compare.yaml --list",
             "evlgen compare --cfg-path compare.yaml --sweep tome_r=19,38",
@@ -203,34 +199,8 @@ def _add_train_commands(subparsers: Commands) -> None:
     command.add_argument("--list", action="store_true", help="say what would be trained, and stop")
     command.set_defaults(run=commands.compare)
 
-
-def _add_look_commands(subparsers: Commands) -> None:
-    command = subparsers.add_parser(
-        "watch",
-        group="look",
-        examples=["evlgen watch outputs", "evlgen watch outputs/demo --once"],
-        help="show a run, or the runs below a folder, live in the terminal",
-    )
-    command.add_argument("folder", type=Path, metavar="OUTPUT_DIR", help="a run's output folder, or one above several")
-    command.add_argument("--once", action="store_true", help="print one frame; exit code 1 if a run is in trouble")
-    command.add_argument("--json", action="store_true", help="print one frame as JSON")
-    command.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between looks (default: 2)")
-    command.set_defaults(run=commands.watch)
-
-    command = subparsers.add_parser(
-        "report",
-        group="look",
-        examples=["evlgen report outputs/demo"],
-        help="write report.html and report.json of a run or comparison",
-    )
-    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="its output folder")
-    command.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR)")
-    command.add_argument("--command", metavar="TEXT", help="how the run was started, to be shown in the report")
-    command.set_defaults(run=commands.report)
-
-    command = subparsers.add_parser(
+    command = add_parser(
         "export",
-        group="train",
         examples=["evlgen export outputs/demo --out my-model --dtype fp16"],
         help="write a trained model as a folder that Hugging Face's users know, with a model card",
     )
@@ -245,10 +215,34 @@ def _add_look_commands(subparsers: Commands) -> None:
     command.set_defaults(run=commands.export)
 
 
+def _add_look_commands(subparsers: Commands) -> None:
+    add_parser = partial(subparsers.add_parser, group="look")
+    command = add_parser(
+        "watch",
+        examples=["evlgen watch outputs", "evlgen watch outputs/demo --once"],
+        help="show a run, or the runs below a folder, live in the terminal",
+    )
+    command.add_argument("folder", type=Path, metavar="OUTPUT_DIR", help="a run's output folder, or one above several")
+    command.add_argument("--once", action="store_true", help="print one frame; exit code 1 if a run is in trouble")
+    command.add_argument("--json", action="store_true", help="print one frame as JSON")
+    command.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between looks (default: 2)")
+    command.set_defaults(run=commands.watch)
+
+    command = add_parser(
+        "report",
+        examples=["evlgen report outputs/demo"],
+        help="write report.html and report.json of a run or comparison",
+    )
+    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="its output folder")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_DIR)")
+    command.add_argument("--command", metavar="TEXT", help="how the run was started, to be shown in the report")
+    command.set_defaults(run=commands.report)
+
+
 def _add_check_commands(subparsers: Commands) -> None:
-    command = subparsers.add_parser(
+    add_parser = partial(subparsers.add_parser, group="check")
+    command = add_parser(
         "doctor",
-        group="check",
         examples=["evlgen doctor", "evlgen doctor --cfg-path project.yaml"],
         help="check this machine and installation, and say what to mend",
     )
@@ -258,9 +252,8 @@ def _add_check_commands(subparsers: Commands) -> None:
     command.add_argument("--part", help=argparse.SUPPRESS)  # how it starts its own processes
     command.set_defaults(run=commands.doctor)
 
-    command = subparsers.add_parser(
+    command = add_parser(
         "cost",
-        group="check",
         examples=["evlgen cost --cfg-path project.yaml --gpus 1"],
         help="count what a yaml's model and training cost, without weights or data",
     )
@@ -274,6 +267,12 @@ def _add_check_commands(subparsers: Commands) -> None:
     command.add_argument("--gpus", type=int, metavar="N", help="default: 8")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=commands.cost)
+
+
+def _add_question_prompt(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--prompt", default=QUESTION_PROMPT, metavar="TEXT", help="how it is asked; {} is the question"
+    )
 
 
 def _model_options() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lavis_evlgen.datasets.records import Kind
+from lavis_evlgen.generation_defaults import QUESTION_PROMPT
 
 IMAGENET = "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]"
 HALVES = "mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]"
@@ -170,7 +171,7 @@ class Project:
             "  health_batches: 4",
             f"  log_freq: {max(1, steps // 100)}",
             "",
-            *(['  prompt: "Question: {} Short answer:"'] if self.questions else []),
+            *([f'  prompt: "{QUESTION_PROMPT}"'] if self.questions else []),
             f"  max_len: {length}  # tokens of {'an answer' if self.questions else 'a caption'}",
             "  min_len: 1",
             f"  num_beams: {1 if self.device == 'cpu' else 5}",

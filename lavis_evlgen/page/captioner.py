@@ -14,15 +14,13 @@ import torch
 from PIL import Image
 
 from lavis_evlgen.errors import ConfigError, EvlgenError
+from lavis_evlgen.generation_defaults import ANSWER_LENGTH, CAPTION_LENGTH, NUM_BEAMS, QUESTION_PROMPT
 from lavis_evlgen.page.served import Served, find
 from lavis_evlgen.page.uploads import Limits, Upload, check_size, read_upload
 from lavis_evlgen.reports.tokens.map import connector_reductions
 from lavis_evlgen.reports.tokens.states import LOADED, Shown, drawn_layers
 from lavis_evlgen.runners.samples import to_device
 
-PROMPT = "Question: {} Short answer:"  # as `evlgen answer` asks
-NUM_BEAMS = 5
-LONGEST_CAPTION, LONGEST_ANSWER = 30, 10  # tokens
 LONGEST_QUESTION = 300  # characters
 READERS = 2  # uploads that are decoded at the same time
 
@@ -71,7 +69,11 @@ class Captioner:
     """
 
     def __init__(
-        self, served: Sequence[Served], limits: Limits | None = None, prompt: str = PROMPT, most_waiting: int = 64
+        self,
+        served: Sequence[Served],
+        limits: Limits | None = None,
+        prompt: str = QUESTION_PROMPT,
+        most_waiting: int = 64,
     ):
         if "{}" not in prompt:
             raise ConfigError(f"--prompt {prompt!r} has no {{}} where the question goes")
@@ -154,10 +156,10 @@ def _answer(served: Served, model: Any, shown: Shown, question: str | None, maps
     seen = time.perf_counter()
     batch = {"soft_prompt": features.soft_prompt}
     if question is None:
-        (text,) = model.generate(batch, num_beams=NUM_BEAMS, max_length=LONGEST_CAPTION)
+        (text,) = model.generate(batch, num_beams=NUM_BEAMS, max_length=CAPTION_LENGTH)
     else:
         batch["text_input"] = [question]
-        (text,) = model.predict_answers(batch, num_beams=NUM_BEAMS, max_len=LONGEST_ANSWER)
+        (text,) = model.predict_answers(batch, num_beams=NUM_BEAMS, max_len=ANSWER_LENGTH)
     written = time.perf_counter()
     mapped = _mapped(model, shown, features.vision) if maps else None
     schedule = getattr(model.connector, "schedule", None)

@@ -10,7 +10,8 @@ from PIL import Image
 from video_files import write_clip
 
 from lavis_evlgen.errors import ConfigError, DataError
-from lavis_evlgen.page.captioner import PROMPT, BusyError, Captioner
+from lavis_evlgen.generation_defaults import QUESTION_PROMPT
+from lavis_evlgen.page.captioner import BusyError, Captioner
 from lavis_evlgen.page.uploads import Limits
 
 PICTURE = Image.effect_mandelbrot((90, 60), (-2, -1, 1, 1), 50).convert("RGB")
@@ -35,7 +36,7 @@ def test_the_caption_is_that_of_the_command_line(captioner, upload):
 def test_an_answer_is_that_of_the_command_line(captioner, upload):
     image = captioner.served[0]
     batch = {"image": image.process(PICTURE)[None], "text_input": ["what is it?"]}
-    (expected,) = image.model.predict_answers(batch, num_beams=5, max_len=10, prompt=PROMPT)
+    (expected,) = image.model.predict_answers(batch, num_beams=5, max_len=10, prompt=QUESTION_PROMPT)
     assert captioner.ask(upload, question=" what is it? ").result().text == expected
     assert captioner.ask(upload).result().text != expected
     for question in ("", "   ", "x" * 301):
