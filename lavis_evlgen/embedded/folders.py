@@ -10,6 +10,8 @@ from pathlib import Path
 
 from lavis_evlgen.errors import EvlgenError, WeightsError
 
+PREFIX = "embedded:"  # of names of what comes in packages
+
 
 def cache_root() -> Path:
     """Where converted weights are kept: $EVLGEN_CACHE, else lavis_evlgen in $XDG_CACHE_HOME or ~/.cache."""

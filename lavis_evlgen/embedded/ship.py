@@ -26,7 +26,7 @@ from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
 from lavis_evlgen.interchange.card import model_card
 from lavis_evlgen.interchange.checkpoint import Checkpoint
 from lavis_evlgen.interchange.export import checkpoint_of
-from lavis_evlgen.interchange.files import CARD, ELSEWHERE, WEIGHTS, ModelFiles
+from lavis_evlgen.interchange.files import CARD, ELSEWHERE, ModelFiles
 from lavis_evlgen.interchange.folder import write_folder
 from lavis_evlgen.interchange.json_files import write_object
 from lavis_evlgen.interchange.records import Records, read_records
@@ -81,7 +81,7 @@ def ship(run: Path, out: Path) -> dict[str, Any]:
             source=f"embedded:{NAME}",
         )
         write_text(made / CARD, card)
-        provenance = _provenance(checkpoint, records, spec, scores, made / WEIGHTS)
+        provenance = _provenance(checkpoint, records, spec, scores, made / trained.WEIGHTS)
         write_object(made / PROVENANCE, provenance)
         size = sum(file.stat().st_size for file in made.iterdir())
         if size > MOST_BYTES:
@@ -124,7 +124,7 @@ def _provenance(
         "data": spec,
         "configuration": OmegaConf.to_container(checkpoint.config, resolve=True),
         "versions": {"training": dict(records.versions), "this_file": versions()},
-        "weights": {"file": WEIGHTS, "bytes": weights.stat().st_size, "sha256": checksum(weights)},
+        "weights": {"file": trained.WEIGHTS, "bytes": weights.stat().st_size, "sha256": checksum(weights)},
     }
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lavis_evlgen.embedded.weights import PREFIX
+from lavis_evlgen.embedded.folders import PREFIX
 from lavis_evlgen.errors import ConfigError, WeightsError, nearest
 
+WEIGHTS = "model.safetensors"
+"""The file of a model's folder that holds what was trained."""
 MADE_BY = {"demo": "make embedded-model"}
 """The models, and what makes each again in a checkout of the repository."""
 
@@ -27,7 +29,7 @@ def resolve(source: str) -> str:
     name = source.removeprefix(PREFIX)
     if name not in MADE_BY:
         raise ConfigError(f"there is no trained model {source!r}{nearest(source, [PREFIX + each for each in MADE_BY])}")
-    if not (folder(name) / "model.safetensors").is_file():
+    if not (folder(name) / WEIGHTS).is_file():
         raise WeightsError(
             f"the trained model {source} is not in {folder(name)}: install lavis_evlgen anew, or in a checkout of the "
             f"repository run: {MADE_BY[name]}. Other weights: pretrained='FILE', or --checkpoint FILE"

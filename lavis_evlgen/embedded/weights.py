@@ -15,10 +15,9 @@ from pathlib import Path
 
 from lavis_evlgen.downloads import made_once
 from lavis_evlgen.embedded import dinov2_onnx, smollm2_gguf
-from lavis_evlgen.embedded.folders import appearing_whole, cache_root, packaged_file
+from lavis_evlgen.embedded.folders import PREFIX, appearing_whole, cache_root, packaged_file
 from lavis_evlgen.errors import ConfigError
 
-PREFIX = "embedded:"
 _FORMAT = 1  # raised when a conversion changes, so that no stale folder is used
 
 

@@ -9,6 +9,7 @@ import yaml
 from torch import Tensor
 
 from lavis_evlgen.embedded.about import about
+from lavis_evlgen.embedded.trained import WEIGHTS
 from lavis_evlgen.interchange.files import LIBRARY, PARTS, ModelFiles
 from lavis_evlgen.interchange.records import Records
 from lavis_evlgen.versions import versions
@@ -62,7 +63,7 @@ def model_card(
     numbers = sum(tensor.numel() for tensor in weights.values())
     sections = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False)}---\n\n# {title}",
-        f"A model of the architecture `{files.arch}` of lavis_evlgen. `model.safetensors` holds what was trained, "
+        f"A model of the architecture `{files.arch}` of lavis_evlgen. `{WEIGHTS}` holds what was trained, "
         f"{numbers:,} numbers in {dtype}; the frozen parts are loaded by their names in `config.json`.",
         f"## Use\n\n{_use(files.arch, source or title, video)}",
         f"## Parts\n\n{_table(('part', 'name', 'licence'), _parts(files))}",

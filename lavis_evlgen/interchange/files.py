@@ -16,7 +16,6 @@ from lavis_evlgen.interchange.names import portable
 from lavis_evlgen.interchange.preprocess import check_preprocess, complete
 from lavis_evlgen.models.config import check_keys
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 CARD = "README.md"

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lavis_evlgen.datasets.whole_files import unfinished, write_text
+from lavis_evlgen.embedded.trained import WEIGHTS
 from lavis_evlgen.errors import ConfigError, EvlgenError, WeightsError
-from lavis_evlgen.interchange.files import CARD, CONFIG, ELSEWHERE, LIBRARY, PARTS, PREPROCESSOR, WEIGHTS, ModelFiles
+from lavis_evlgen.interchange.files import CARD, CONFIG, ELSEWHERE, LIBRARY, PARTS, PREPROCESSOR, ModelFiles
 from lavis_evlgen.interchange.json_files import write_object
 from lavis_evlgen.interchange.names import is_hub_name
 from lavis_evlgen.models.checkpoints import read_weights

@@ -7,8 +7,9 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 
 from lavis_evlgen.embedded import trained
+from lavis_evlgen.embedded.trained import WEIGHTS
 from lavis_evlgen.errors import ConfigError, EvlgenError, WeightsError, first_line
-from lavis_evlgen.interchange.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS
+from lavis_evlgen.interchange.files import CARD, CONFIG, PREPROCESSOR
 from lavis_evlgen.interchange.names import is_hub_name
 
 

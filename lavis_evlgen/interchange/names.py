@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from lavis_evlgen.embedded.folders import cache_root
-from lavis_evlgen.embedded.weights import MODELS, PREFIX
+from lavis_evlgen.embedded.folders import PREFIX, cache_root
+from lavis_evlgen.embedded.weights import MODELS
 
 _WORD = r"[A-Za-z0-9_][\w.-]*"
 _HUB = re.compile(rf"{_WORD}(/{_WORD})?", re.ASCII)

@@ -117,7 +117,7 @@ def local_file(source: str) -> str:
     if is_url(source):
         return download_cached_file(source, check_hash=False)
     path = os.path.expanduser(trained.resolve(source))
-    return os.path.join(path, "model.safetensors") if os.path.isdir(path) else path
+    return os.path.join(path, trained.WEIGHTS) if os.path.isdir(path) else path
 
 
 class LoadsCheckpoints:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lavis_evlgen.embedded.weights import PREFIX
+from lavis_evlgen.embedded.folders import PREFIX
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.interchange.pretrained import Interchange
 from lavis_evlgen.models.blip2_stage1 import Blip2Stage1

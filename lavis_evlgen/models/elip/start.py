@@ -10,7 +10,7 @@ from lavis.models.vit import VisionTransformer, interpolate_pos_embed
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from lavis_evlgen.embedded.weights import PREFIX
+from lavis_evlgen.embedded.folders import PREFIX
 from lavis_evlgen.errors import WeightsError
 from lavis_evlgen.models.checkpoints import read_weights
 from lavis_evlgen.models.hub import load_pretrained
