@@ -27,7 +27,7 @@ body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.55
 .drop:hover, .drop:focus-visible, .drop.over { border-color: var(--accent); outline: none; }
 .drop img { display: block; max-width: 100%; max-height: 300px; border-radius: 8px; margin-bottom: 10px; }
 .drop b { font-weight: 600; }
-.unseen { display: none; }
+.chooser { display: none; }
 .problem { color: var(--bad); overflow-wrap: anywhere; }
 .problem:empty, .soft:empty, .said:empty { display: none; }
 .examples { display: grid; gap: 8px; grid-template-columns: repeat(3, minmax(0, 1fr)); margin-bottom: 8px; }

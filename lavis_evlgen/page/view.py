@@ -39,18 +39,19 @@ FAVICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#2f6fed"/>'
     '<path d="M7 7h8v8H7zM17 7h8v18h-8zM7 17h8v8H7z" fill="#fff"/></svg>'
 )
-# what a click, a key, or files that are dropped or pasted do; {} is the number of the element that uploads
-PICK = "() => getElement({}).$refs.qRef.pickFiles()"
-FORGET = "() => setTimeout(() => getElement({}).$refs.qRef.reset())"  # so that the same file can be chosen again
+# what a click, a key, or files that are dropped or pasted do
+CHOOSER = "getElement(document.querySelector('.chooser')).$refs.qRef"
+PICK = f"() => {CHOOSER}.pickFiles()"
+FORGET = f"() => setTimeout(() => {CHOOSER}.reset())"  # so that the same file can be chosen again
 DROP = (
-    "event => {{ event.preventDefault(); event.currentTarget.classList.remove('over');"
-    " getElement({}).$refs.qRef.addFiles(event.dataTransfer.files); }}"
+    "event => { event.preventDefault(); event.currentTarget.classList.remove('over');"
+    f" {CHOOSER}.addFiles(event.dataTransfer.files); }}"
 )
 OVER = "event => { event.preventDefault(); event.currentTarget.classList.add('over'); }"
 LEAVE = "event => event.currentTarget.classList.remove('over')"
 PASTE = (
-    "document.addEventListener('paste', event => {{ const files = event.clipboardData.files;"
-    " if (files.length) getElement({}).$refs.qRef.addFiles(files); }});"
+    "document.addEventListener('paste', event => { const files = event.clipboardData.files;"
+    f" if (files.length) {CHOOSER}.addFiles(files); }});"
 )
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def add_page(app: FastAPI, captioner: Captioner) -> None:
 
     @ui.page("/", title=TITLE)
     def page() -> None:
-        ui.add_head_html(f"<style>{STYLE}</style><script>{SCRIPT}</script>")
+        ui.add_head_html(f"<style>{STYLE}</style><script>{SCRIPT}{PASTE}</script>")
         ui.colors(primary="#2f6fed")
         Desk(captioner, drawn)
 
@@ -106,14 +107,13 @@ class Desk:
         chooser = ui.upload(
             on_upload=self._uploaded, on_rejected=self._rejected, max_file_size=limits.bytes, auto_upload=True
         )
-        chooser.props('accept="image/*,video/*,.mkv"').classes("unseen").on("failed", self._rejected, args=[])
+        chooser.props('accept="image/*,video/*,.mkv"').classes("chooser").on("failed", self._rejected, args=[])
         # the browser's doing: asked for by the server it may come before the answer, and abort the upload
-        chooser.on("finish", js_handler=FORGET.format(chooser.id))
-        zone.on("click", js_handler=PICK.format(chooser.id))
-        zone.on("keydown.enter", js_handler=PICK.format(chooser.id))
+        chooser.on("finish", js_handler=FORGET)
+        zone.on("click", js_handler=PICK)
+        zone.on("keydown.enter", js_handler=PICK)
         zone.on("dragover", js_handler=OVER).on("dragleave", js_handler=LEAVE)
-        zone.on("drop", js_handler=DROP.format(chooser.id))
-        ui.run_javascript(PASTE.format(chooser.id))
+        zone.on("drop", js_handler=DROP)
 
     def _examples(self, drawn: list[Example]) -> None:
         if not drawn:
