@@ -11,6 +11,7 @@ from lavis_evlgen import __version__
 from lavis_evlgen.cli_commands import add_commands
 from lavis_evlgen.cli_help import ProgramParser
 from lavis_evlgen.errors import EvlgenError
+from lavis_evlgen.registration import register_all
 
 EXAMPLES = (
     "evlgen caption dog.jpg",
@@ -29,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.argv = argv
     try:
+        if args.registers:
+            register_all()
         return args.run(args)
     except EvlgenError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -42,6 +45,7 @@ def build_parser() -> ProgramParser:
         examples=EXAMPLES,
         more="python -m lavis_evlgen.cli is the same as evlgen. README.md and docs/ of the sources say more.",
     )
+    parser.set_defaults(registers=True)  # False: a command that must start, or can, where LAVIS or torch does not
     parser.add_argument("--version", action="version", version=f"evlgen {__version__}")
     add_commands(parser.commands)
     return parser

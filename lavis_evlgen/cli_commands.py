@@ -162,7 +162,7 @@ def _add_train_commands(subparsers: Commands) -> None:
     command.add_argument("name", nargs="?", metavar="NAME", help="the one to copy (default: list all)")
     command.add_argument("--out", type=Path, metavar="FILE", help="where to (default: projects/NAME.yaml)")
     command.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    command.set_defaults(run=commands.projects)
+    command.set_defaults(run=commands.projects, registers=False)
 
     command = add_parser(
         "write-shards",
@@ -226,7 +226,7 @@ def _add_look_commands(subparsers: Commands) -> None:
     command.add_argument("--once", action="store_true", help="print one frame; exit code 1 if a run is in trouble")
     command.add_argument("--json", action="store_true", help="print one frame as JSON")
     command.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between looks (default: 2)")
-    command.set_defaults(run=commands.watch)
+    command.set_defaults(run=commands.watch, registers=False)
 
     command = add_parser(
         "report",
@@ -250,7 +250,7 @@ def _add_check_commands(subparsers: Commands) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.add_argument("--no-train", action="store_true", help="leave out the small training")
     command.add_argument("--part", help=argparse.SUPPRESS)  # how it starts its own processes
-    command.set_defaults(run=commands.doctor)
+    command.set_defaults(run=commands.doctor, registers=False)
 
     command = add_parser(
         "cost",

@@ -12,6 +12,10 @@ class ConfigError(EvlgenError, ValueError):
     """A configuration key or value is unknown, missing or does not fit."""
 
 
+class MissingLavisError(EvlgenError, ModuleNotFoundError):
+    """LAVIS, which this package builds on, is not installed."""
+
+
 class WeightsError(EvlgenError, FileNotFoundError):
     """A file of weights is missing, damaged or belongs to another model."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import warnings
 
+from lavis_evlgen.errors import MissingLavisError
+
 _REGISTERING_MODULES = (
     "models.zoo",
     "models.elip.albef",
@@ -40,8 +42,8 @@ def _import_lavis() -> None:
     except ModuleNotFoundError as error:
         if error.name != "lavis":
             raise
-        raise ModuleNotFoundError(
+        raise MissingLavisError(
             "LAVIS is not installed: pip install --no-deps salesforce-lavis==1.0.2 (what it pins no longer installs "
             "together; what it needs comes with lavis_evlgen)",
             name="lavis",
-        ) from error
+        ) from None

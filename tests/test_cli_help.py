@@ -76,12 +76,40 @@ sys.exit(main())
 """
 
 
+def started(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", PROGRAM, *argv], capture_output=True, text=True)
+
+
 def test_version_and_help_need_neither_lavis_nor_torch():
     def said(*argv: str) -> str:
-        done = subprocess.run([sys.executable, "-c", PROGRAM, *argv], capture_output=True, text=True)
+        done = started(*argv)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     assert said("--version") == f"evlgen {lavis_evlgen.__version__}\n"
     assert said("train", "--help").startswith("Train a model as a yaml file says.\n")
     assert "evlgen/pretrain_opt2.7b " in said("projects")
+
+
+def test_without_lavis_a_command_says_how_to_install_it():
+    done = started("caption", "dog.jpg")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: LAVIS is not installed: pip install --no-deps salesforce-lavis==1.0.2 ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_only_the_program_leaves_registering_to_its_commands():
+    """Everybody else who imports the package gets its models, or the error."""
+    asks = lavis_evlgen._is_program
+    assert asks(["python", "-m", "lavis_evlgen.cli", "caption", "dog.jpg"])
+    assert asks(["/usr/bin/python3", "/env/bin/evlgen", "doctor"])
+    assert not asks(["python", "-m", "lavis_evlgen.train", "--cfg-path", "evlgen"])
+    assert not asks(["python", "/home/me/lavis_evlgen", "doctor"])
+    assert not asks(["python"])
+
+
+def test_commands_that_register_nothing():
+    parser, given = cli.build_parser(), {"watch": ["outputs"]}
+    for name in ("doctor", "watch", "projects"):
+        assert not parser.parse_args([name, *given.get(name, [])]).registers
+    assert parser.parse_args(["report", "outputs"]).registers

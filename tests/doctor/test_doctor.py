@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import lavis_evlgen
 from lavis_evlgen.doctor import parts
 from lavis_evlgen.doctor.findings import NOTE, OK, PROBLEM, Finding, examine
 
@@ -82,21 +81,6 @@ def test_a_check_that_fails_is_a_finding():
     assert first == Finding("x", OK, "first")
     assert second.level == PROBLEM and second.text.startswith("the check failed: KeyError: 'surprise' (")
     assert second.lines()[1].strip().startswith("-> make a fresh environment")
-
-
-def test_only_these_commands_leave_lavis_out():
-    """Everybody else who imports the package gets its models, or the error."""
-    asks = lavis_evlgen._on_its_own
-    assert asks(["python", "-m", "lavis_evlgen.cli", "doctor", "--json"])
-    assert asks(["/usr/bin/python3", "/env/bin/evlgen", "doctor"])
-    assert asks(["python", "-m", "lavis_evlgen.cli", "watch", "outputs/demo"])
-    assert asks(["python", "-m", "lavis_evlgen.cli"])
-    assert asks(["python", "/env/bin/evlgen", "--version"])
-    assert asks(["python", "/env/bin/evlgen", "caption", "--help"])
-    assert not asks(["python", "-m", "lavis_evlgen.cli", "caption", "doctor"])
-    assert not asks(["python", "-m", "lavis_evlgen.train", "--cfg-path", "doctor"])
-    assert not asks(["python", "train.py", "doctor"])
-    assert not asks(["python"])
 
 
 @pytest.mark.slow
