@@ -38,6 +38,7 @@ demo-video: setup
 demo-vqa: setup
 	$(BIN)/python -m lavis_evlgen.embedded.easy_vqa --out outputs/demo_vqa/data
 	$(RUN) lavis/train.py --cfg-path projects/demo/vqa.yaml
+	$(BIN)/python -m lavis_evlgen.cli report outputs/demo_vqa
 
 # EVLGen beside BLIP-2 and simpler connectors: some hours on two cores, to be interrupted at will
 demo-compare: setup

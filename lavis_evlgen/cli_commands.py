@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from lavis_evlgen import commands
+from lavis_evlgen.asking import ANSWER_LENGTH, CAPTION_LENGTH, NUM_BEAMS
 from lavis_evlgen.cli_help import Commands
-from lavis_evlgen.generation_defaults import ANSWER_LENGTH, CAPTION_LENGTH, NUM_BEAMS, QUESTION_PROMPT
 from lavis_evlgen.launch_options import add_launch_options
 
 
@@ -271,7 +271,7 @@ def _add_check_commands(subparsers: Commands) -> None:
 
 def _add_question_prompt(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--prompt", default=QUESTION_PROMPT, metavar="TEXT", help="how it is asked; {} is the question"
+        "--prompt", metavar="TEXT", help="how it is asked, {} being the question (default: as in the model's training)"
     )
 
 

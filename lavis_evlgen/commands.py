@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lavis_evlgen.asking import QUESTION_PROMPT, check_question_prompt
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.json_text import read_json
 
@@ -45,12 +46,12 @@ def caption(args: argparse.Namespace) -> int:
 
 def answer(args: argparse.Namespace) -> int:
     """Print ``path: answer`` for every picture."""
-    if "{}" not in args.prompt:
-        raise ConfigError(f"--prompt {args.prompt!r} has no {{}} where the question goes")
+    check_question_prompt(args.prompt)
 
     def describe(model: Any, samples: dict[str, Any]) -> list[str]:
         samples = {**samples, "text_input": [args.question]}
-        return model.predict_answers(samples, num_beams=args.num_beams, max_len=args.max_length, prompt=args.prompt)
+        prompt = args.prompt or getattr(model, "question_prompt", None) or QUESTION_PROMPT
+        return model.predict_answers(samples, num_beams=args.num_beams, max_len=args.max_length, prompt=prompt)
 
     return _for_each_file(args, "answers", describe)
 
@@ -257,7 +258,8 @@ def _tell(folder: Path) -> int:
         for split, scores in arm.get("splits", {}).items():
             values = [f"{key} {scores[key]:.3f}" for key in ("order_accuracy", "exact_match", "cider")]
             print(f"{name}, {split}: {', '.join(values)}")
-    for name in ("named_right", "named_right_unseen", "exact_match", "cider", "held_out_loss", "shuffled_loss"):
+    names = "accuracy accuracy_unseen named_right named_right_unseen exact_match cider held_out_loss shuffled_loss"
+    for name in names.split():
         if found.get(name) is not None:
             print(f"{name}: {found[name]:.3f}")
     print(folder / "report.html")

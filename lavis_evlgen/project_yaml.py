@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
+from lavis_evlgen.asking import QUESTION_PROMPT
 from lavis_evlgen.datasets.records import Kind
-from lavis_evlgen.generation_defaults import QUESTION_PROMPT
 
 IMAGENET = "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]"
 HALVES = "mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]"

@@ -105,7 +105,10 @@ def test_answers_are_the_models_own(run, folder, tiny_model):
     ]
     assert said == [f"{PICTURES[0]}: {text}\n" for text in expected] and expected[0] != expected[1]
     code, _, error = run("answer", *MODEL, "--question", "what?", "--prompt", "Answer:", PICTURES[0])
-    assert code == 2 and error == "error: --prompt 'Answer:' has no {} where the question goes\n"
+    assert (
+        code == 2
+        and error == "error: --prompt 'Answer:' must hold {} once, where the question goes, and no other brace\n"
+    )
 
 
 def test_show_draws_the_last_layer_or_every_one(run, folder):

@@ -12,6 +12,7 @@ from lavis_evlgen.embedded.about import about
 from lavis_evlgen.embedded.trained import WEIGHTS
 from lavis_evlgen.interchange.files import LIBRARY, PARTS, ModelFiles
 from lavis_evlgen.interchange.records import Records
+from lavis_evlgen.reports.usage import command
 from lavis_evlgen.versions import versions
 
 UNKNOWN = "not recorded"
@@ -22,11 +23,29 @@ _ROLES = dict(
         strict=True,
     )
 )
+# by whether it takes clips, and whether it answers questions
+_TAGS = {
+    (False, False): "image-captioning",
+    (False, True): "visual-question-answering",
+    (True, False): "video-captioning",
+    (True, True): "video-question-answering",
+}
+_PIPELINES = {
+    (False, False): "image-to-text",
+    (False, True): "visual-question-answering",
+    (True, False): "video-text-to-text",
+    (True, True): "video-text-to-text",
+}
 _SHARES = ("exact_match", "named_right", "size_right", "background_right", "place_right", "relation_right")
 _SCORES = ("CIDEr", "Bleu_4", "ROUGE_L", "METEOR", "SPICE", *_SHARES, "accuracy", "order_accuracy")
-_LIMITS = """\
+_CAPTIONS = """\
 - It writes what pictures like its training pictures were captioned with. Other pictures get a caption too, and nothing
-  in the model says that it is wrong.
+  in the model says that it is wrong."""
+_ANSWERS = """\
+- It answers the way questions like its training questions were answered. Other questions get an answer too, and
+  nothing in the model says that it is wrong."""
+_LIMITS = """\
+{written}
 - The language model is frozen: what it leaves out or gets wrong about the world, this model does too.
 - No evaluation of bias or safety was made."""
 
@@ -52,11 +71,15 @@ def model_card(
         further: sections after the others.
         source: what the model is loaded by; None takes the title, as if the folder were here under this name.
     """
-    video = "video" in files.arch
+    video, asked = "video" in files.arch, records.question_prompt is not None
     matter: dict[str, Any] = {
         "library_name": LIBRARY,
-        "pipeline_tag": "video-text-to-text" if video else "image-to-text",
-        "tags": ["evlgen", "lavis", "video-captioning" if video else "image-captioning"],
+        "pipeline_tag": _PIPELINES[video, asked],
+        "tags": [
+            "evlgen",
+            "lavis",
+            _TAGS[video, asked],
+        ],
     }
     if license_name:
         matter["license"] = license_name
@@ -65,14 +88,14 @@ def model_card(
         f"---\n{yaml.safe_dump(matter, sort_keys=False)}---\n\n# {title}",
         f"A model of the architecture `{files.arch}` of lavis_evlgen. `{WEIGHTS}` holds what was trained, "
         f"{numbers:,} numbers in {dtype}; the frozen parts are loaded by their names in `config.json`.",
-        f"## Use\n\n{_use(files.arch, source or title, video)}",
+        f"## Use\n\n{_use(files.arch, source or title, video, asked)}",
         f"## Parts\n\n{_table(('part', 'name', 'licence'), _parts(files))}",
         f"Licence of these weights: {license_name or 'not stated'}.",
         f"## Data\n\n{_table(('data set', 'what it is'), records.data.items())}",
         f"## Training\n\n{_table(('', ''), records.training.items())}",
         f"## Results\n\n{_results(records)}",
         f"## Does it look at the picture?\n\n{_health(records)}",
-        f"## Limits\n\n{_LIMITS}",
+        f"## Limits\n\n{_LIMITS.format(written=_ANSWERS if asked else _CAPTIONS)}",
         *[f"## Attribution\n\n{notice}" for notice in records.notices],
         further,
         f"## Versions\n\n{_versions(records)}",
@@ -80,8 +103,7 @@ def model_card(
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _use(arch: str, source: str, video: bool) -> str:
-    file = "clip.mp4" if video else "photo.jpg"
+def _use(arch: str, source: str, video: bool, asked: bool) -> str:
     return f"""`{source}` is this folder: its path, or OWNER/NAME on a hub.
 
 ```python
@@ -91,7 +113,7 @@ model, vis_processors, text_processors = lavis_evlgen.load_model_and_preprocess(
 ```
 
 ```sh
-python -m lavis_evlgen.cli caption --checkpoint {source} {file}
+{command(f"--checkpoint {source}", video, asked)}
 ```"""
 
 
@@ -114,7 +136,8 @@ def _results(records: Records) -> str:
     tokenizers = {str(scores["tokenizer"]) for scores in records.scores.values() if "tokenizer" in scores}
     words = f"Generated with {records.generation or 'settings that are ' + UNKNOWN}"
     words += f"; n-gram scores on tokens by {', '.join(sorted(tokenizers))}." if tokenizers else "."
-    return f"{_table(('split', 'number', *names), counted)}\n\n{words}"
+    titles = ("accuracy, %" if name == "accuracy" else name for name in names)
+    return f"{_table(('split', 'number', *titles), counted)}\n\n{words}"
 
 
 def _health(records: Records) -> str:

@@ -10,10 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from lavis_evlgen.asking import is_question_prompt
 from lavis_evlgen.errors import ConfigError, WeightsError, first_line, nearest
 from lavis_evlgen.interchange.files import ModelFiles
 from lavis_evlgen.interchange.json_files import check_plain
 from lavis_evlgen.models.checkpoints import read_file
+from lavis_evlgen.tasks.question_answering import question_prompt
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,23 @@ class Checkpoint:
                 found[section] = OmegaConf.to_container(used[0], resolve=True)
         return {section: of for section, of in found.items() if of}
 
+    @property
+    def question_prompt(self) -> str | None:
+        """How the run asked its questions; None if it captioned."""
+        found = question_prompt(self.config.get("run") or {})
+        return found if is_question_prompt(found) else None
+
     def files(self) -> ModelFiles:
         """What the json files of a model's folder would say. ConfigError for a model that cannot be saved as one."""
         found = self.model_class
         if not hasattr(found, "save_pretrained"):
             raise ConfigError(f"{self.path} is of {self.config.model.arch}, which is no model of this package")
-        return ModelFiles.of(found, self.values, self.preprocess)
+        return ModelFiles.of(found, self.values, self.preprocess, self.question_prompt)
 
     def build(self) -> Any:
         """The model."""
         model = self.model_class.from_config(self.values)
         model.load_checkpoint(self.path)
         model.preprocess = self.preprocess
+        model.question_prompt = self.question_prompt
         return model

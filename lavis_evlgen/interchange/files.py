@@ -10,6 +10,7 @@ from typing import Any
 from lavis.common.registry import registry
 
 import lavis_evlgen
+from lavis_evlgen.asking import is_question_prompt
 from lavis_evlgen.errors import ConfigError, nearest
 from lavis_evlgen.interchange.json_files import check_known, read_object
 from lavis_evlgen.interchange.names import portable
@@ -27,7 +28,16 @@ PARTS = ("vit_model", "vit_weights", "bert_model", "opt_model", "llm_model")
 _ELSEWHERE = "arch model_type load_pretrained pretrained load_finetuned finetuned connector_weights"
 ELSEWHERE = frozenset(_ELSEWHERE.split())
 """Model keys that config.json does not hold: which model it is stands beside them, its weights in the folder."""
-_KEYS = ("model_type", "architectures", "library_name", "library_version", "format", "torch_dtype", "model")
+_KEYS = (
+    "model_type",
+    "architectures",
+    "library_name",
+    "library_version",
+    "format",
+    "torch_dtype",
+    "model",
+    "question_prompt",
+)
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,22 @@ class ModelFiles:
         arch: the registered name of the model; `model_type` in config.json, where Hugging Face has it.
         values: its model keys, without `ELSEWHERE`.
         preprocess: the sections `vis_processor` and `text_processor`, as in a model type's yaml.
+        question_prompt: how questions were asked in training, {} being the question; None if none were.
     """
 
     arch: str
     values: dict[str, Any]
     preprocess: dict[str, Any]
+    question_prompt: str | None = None
 
     @classmethod
-    def of(cls, model_class: type, values: Mapping[str, Any], preprocess: Mapping[str, Any]) -> ModelFiles:
+    def of(
+        cls,
+        model_class: type,
+        values: Mapping[str, Any],
+        preprocess: Mapping[str, Any],
+        question_prompt: str | None = None,
+    ) -> ModelFiles:
         """Those of a model of a registered class, by the model keys that built it and its processors.
 
         Raises:
@@ -57,7 +75,7 @@ class ModelFiles:
             raise ConfigError(f"{model_class.__name__} is not registered: config.json could not name it")
         kept = {key: value for key, value in values.items() if key not in ELSEWHERE}
         parts = {key: portable(kept[key]) for key in PARTS if isinstance(kept.get(key), str)}
-        return cls(arch, kept | parts, complete(preprocess))
+        return cls(arch, kept | parts, complete(preprocess), question_prompt)
 
     @classmethod
     def read(cls, folder: Path) -> ModelFiles:
@@ -81,9 +99,12 @@ class ModelFiles:
             check_keys(values, registry.get_model_class(arch).CONFIG_KEYS - ELSEWHERE)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+        prompt = content.get("question_prompt")
+        if prompt is not None and not is_question_prompt(prompt):
+            raise ConfigError(f"{path}: question_prompt: {prompt!r} must hold {{}} once, where the question goes")
         preprocess = read_object(folder / PREPROCESSOR)
         check_preprocess(preprocess, folder / PREPROCESSOR)
-        return cls(arch, values, preprocess)
+        return cls(arch, values, preprocess, prompt)
 
     @property
     def model_class(self) -> Any:
@@ -91,6 +112,7 @@ class ModelFiles:
 
     def config(self, torch_dtype: str) -> dict[str, Any]:
         """The content of config.json; `torch_dtype` is the weights', for example float16."""
+        asked = {} if self.question_prompt is None else {"question_prompt": self.question_prompt}
         return {
             "model_type": self.arch,
             "architectures": [self.model_class.__name__],
@@ -98,5 +120,6 @@ class ModelFiles:
             "library_version": lavis_evlgen.__version__,
             "format": FORMAT,
             "torch_dtype": torch_dtype,
+            **asked,
             "model": self.values,
         }

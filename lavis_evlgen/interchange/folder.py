@@ -86,6 +86,7 @@ def load_folder(cls: type, folder: Path, from_hub: bool, overrides: Mapping[str,
     weights = folder / WEIGHTS
     model.load_trainable_state_dict(read_weights(str(weights)), str(weights))
     model.preprocess = files.preprocess
+    model.question_prompt = files.question_prompt
     return model.eval()
 
 

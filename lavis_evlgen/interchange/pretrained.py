@@ -19,10 +19,12 @@ class Interchange:
         configuration: the model keys that the model was built by.
         preprocess: the sections `vis_processor` and `text_processor` of its model type, run or folder; None for a
             model that none of these built.
+        question_prompt: how its run asked questions, {} being the question; None if it asked none, or is not known.
     """
 
     configuration: Mapping[str, Any] | None = None
     preprocess: Mapping[str, Any] | None = None
+    question_prompt: str | None = None
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -67,10 +69,10 @@ class Interchange:
                 "the model does not know its processors, since no model type, run or folder built it: give them, for "
                 "example preprocess={'vis_processor': {'eval': {'name': 'blip_image_eval', 'image_size': 224}}}"
             )
-        files = ModelFiles.of(type(self), self.configuration, preprocess)
+        files = ModelFiles.of(type(self), self.configuration, preprocess, self.question_prompt)
         weights = self.trainable_state_dict()
         if card is None and not (Path(folder).expanduser() / CARD).exists():
-            card = model_card(Path(folder).name, files, weights, dtype, Records())
+            card = model_card(Path(folder).name, files, weights, dtype, Records(question_prompt=self.question_prompt))
         return write_folder(folder, files, weights, dtype, card)
 
     def push_to_hub(

@@ -29,7 +29,8 @@ class Records:
         data: by data set, what it was.
         training: facts in words by their names, in the order of the card.
         scores: by split, the figures of its last evaluation.
-        generation: how the captions of these were generated.
+        generation: how the texts of these were generated.
+        question_prompt: how questions were asked, {} being the question; None: the model captions.
         held_out_loss, shuffled_loss: nats a token on held-out pictures, with their own captions and with others'.
         notices: what the makers of the data want to be said.
         versions: of what the run depended on.
@@ -39,6 +40,7 @@ class Records:
     training: Mapping[str, str | None] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     generation: str | None = None
+    question_prompt: str | None = None
     held_out_loss: float | None = None
     shuffled_loss: float | None = None
     notices: tuple[str, ...] = ()
@@ -66,6 +68,7 @@ def read_records(folder: Path, config: DictConfig) -> Records:
         training=_training(run, settings, reported),
         scores=scores,
         generation=_chosen(settings, _GENERATION),
+        question_prompt=run.question_prompt,
         held_out_loss=run.last("held_out_loss"),
         shuffled_loss=run.last("shuffled_loss"),
         notices=tuple(notice for section in datasets.values() if (notice := _notice(section))),
@@ -79,8 +82,8 @@ def _training(run: RunFiles, settings: Any, reported: Mapping[str, Any]) -> dict
     machine = reported.get("machine") or {}
     return {
         "steps": f"{steps:,}" if steps else None,
-        "pictures a step": f"{run.images_per_step:,}" if settings else None,
-        "pictures seen": f"{steps * run.images_per_step:,}" if steps else None,
+        f"{run.nouns} a step": f"{run.images_per_step:,}" if settings else None,
+        f"{run.nouns} seen": f"{steps * run.images_per_step:,}" if steps else None,
         "settings": _chosen(settings, _SETTINGS),
         "training time": f"{seconds / 60:.0f} min" if seconds else None,
         "machine": ", ".join(f"{name} {value}" for name, value in machine.items() if value) or None,

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
+from lavis_evlgen.asking import ANSWER_LENGTH, CAPTION_LENGTH, NUM_BEAMS, QUESTION_PROMPT, check_question_prompt
 from lavis_evlgen.errors import ConfigError, EvlgenError
-from lavis_evlgen.generation_defaults import ANSWER_LENGTH, CAPTION_LENGTH, NUM_BEAMS, QUESTION_PROMPT
 from lavis_evlgen.page.served import Served, find
 from lavis_evlgen.page.uploads import Limits, Upload, check_size, read_upload
 from lavis_evlgen.reports.tokens.map import connector_reductions
@@ -61,7 +61,7 @@ class Captioner:
     Args:
         served: the models, the first of which is asked where no other is named.
         limits: on uploads.
-        prompt: how questions are asked; {} is the question.
+        prompt: how questions are asked, {} being the question; None: of each model as in its training.
         most_waiting: jobs that may wait; more are refused.
 
     Raises:
@@ -72,11 +72,10 @@ class Captioner:
         self,
         served: Sequence[Served],
         limits: Limits | None = None,
-        prompt: str = QUESTION_PROMPT,
+        prompt: str | None = None,
         most_waiting: int = 64,
     ):
-        if "{}" not in prompt:
-            raise ConfigError(f"--prompt {prompt!r} has no {{}} where the question goes")
+        check_question_prompt(prompt)
         self.served = list(served)
         self._prompt = prompt
         self.limits = limits or Limits()
@@ -119,7 +118,8 @@ class Captioner:
         if question is not None and not 0 < len(question.strip()) <= LONGEST_QUESTION:
             raise ConfigError(f"the question must have 1 to {LONGEST_QUESTION} characters, not {len(question.strip())}")
         asked = served.with_budget(tokens)
-        text = None if question is None else self._prompt.replace("{}", question.strip())
+        prompt = self._prompt or served.model.question_prompt or QUESTION_PROMPT
+        text = None if question is None else prompt.replace("{}", question.strip())
         return self._submit(self._worker, _answer, served, asked, upload.inputs[served.name], text, maps)
 
     def warm_up(self) -> None:

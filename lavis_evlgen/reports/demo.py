@@ -13,7 +13,7 @@ from PIL import Image
 
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.reports import page, sections
-from lavis_evlgen.reports.examples import Example, examples
+from lavis_evlgen.reports.examples import Example, examples, shows_clips
 from lavis_evlgen.reports.figures import figures
 from lavis_evlgen.reports.run_files import RunFiles
 from lavis_evlgen.reports.tokens.map import draw_token_map, source_maps
@@ -48,14 +48,14 @@ def write_report(run_dir: str | Path, out_dir: str | Path | None = None, command
         [
             f"<h1>{escape(title)}</h1>",
             sections.summary(run, found),
-            sections.headline(found),
-            sections.known_pictures(run.known_split, known),
-            sections.unseen_pictures(run.unseen_split, unseen),
+            sections.headline(run, found),
+            sections.known_examples(run.known_split, known),
+            sections.unseen_examples(run.unseen_split, unseen),
             sections.token_maps(found, maps),
             sections.learning(run),
             sections.all_scores(run),
             sections.usage(run),
-            sections.facts(found),
+            sections.facts(run, found),
             sections.attribution(run),
         ],
     )
@@ -73,9 +73,9 @@ def model_as_built(run: RunFiles) -> torch.nn.Module:
 def token_maps(run: RunFiles, model: Any, shown: Sequence[Example]) -> list[tuple[Image.Image, ...]]:
     """For every example the picture, its tokens with the fresh model, and with the trained weights (then loaded).
 
-    Nothing where the run has no weights or a connector that merges nothing.
+    Nothing where the run has no weights, a connector that merges nothing, or clips.
     """
-    if not shown or not run.weights.is_file():
+    if not shown or shows_clips(shown[0].dataset) or not run.weights.is_file():
         return []
     images = torch.stack([example.dataset.vis_processor(example.picture) for example in shown])
     try:

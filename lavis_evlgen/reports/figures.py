@@ -26,7 +26,8 @@ CONFIG_KEYS = {
     ),
 }
 # the names of the scores in report.json, which is there even where a run has no such score
-HEADLINE = {"cider": "CIDEr", "exact_match": "exact_match", "named_right": "named_right"}
+HEADLINE = {"cider": "CIDEr", "exact_match": "exact_match", "named_right": "named_right", "accuracy": "accuracy"}
+UNSEEN = {"named_right": "named_right", "accuracy": "accuracy"}
 
 
 def figures(run: RunFiles, model: torch.nn.Module, command: str | None = None) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _scores(run: RunFiles) -> dict[str, float | None]:
     unseen = run.scores[run.unseen_split] if run.unseen_split else {}
     names = HEADLINE | {name: name for name in known if name.endswith("_right")}
     found = {ours: known.get(name) for ours, name in names.items()}
-    names = {"named_right": "named_right"} | {name: name for name in unseen if name.endswith("_right")}
+    names = UNSEEN | {name: name for name in unseen if name.endswith("_right")}
     return found | {f"{ours}_unseen": unseen.get(name) for ours, name in names.items()}
 
 

@@ -1,4 +1,4 @@
-"""The files of a run folder, as `runner_evlgen` and the captioning task write them."""
+"""The files of a run folder, as `runner_evlgen` and the tasks that write texts leave them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lavis_evlgen.launch import read_config
 from lavis_evlgen.runners.checkpointing import EXPORT
 from lavis_evlgen.runners.progress import RunLog
 from lavis_evlgen.runners.settings import RunSettings
+from lavis_evlgen.tasks.question_answering import question_prompt
 
 Points = list[tuple[float, float]]
 
@@ -66,11 +67,28 @@ class RunFiles:
         """The split of things that training never showed, if there is one."""
         return next((name for name in self.scores if "unseen" in name and len(self.scores) > 1), None)
 
-    def captions(self, split: str) -> dict[str, str]:
-        """The generated captions of a split's last evaluation by image id."""
+    @property
+    def question_prompt(self) -> str | None:
+        """How the run asked its questions, {} being the question; None for a run that captions."""
+        return question_prompt(self.config.get("run") or {})
+
+    @property
+    def is_of_clips(self) -> bool:
+        return "video" in self.config.model.arch
+
+    @property
+    def nouns(self) -> str:
+        """What its steps are made of."""
+        if self.question_prompt is not None:
+            return "questions"
+        return "clips" if self.is_of_clips else "pictures"
+
+    def texts(self, split: str) -> dict[str, str]:
+        """What the model wrote in a split's last evaluation: captions by image id, or answers by question id."""
         path = self.folder / "result" / f"{split}_epoch{self.scores[split]['epoch']}.json"
+        key, text = ("image_id", "caption") if self.question_prompt is None else ("question_id", "answer")
         try:
-            return {str(row["image_id"]): str(row["caption"]) for row in parse_json(path.read_bytes())}
+            return {str(row[key]): str(row[text]) for row in parse_json(path.read_bytes())}
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing: evaluate the run again") from error
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -134,7 +134,7 @@ def _learning(arms: list[Arm]) -> str:
 
 def _clips(arms: list[Arm], split: str, dataset: Any) -> str:
     """Episodes beside their reverses, with what every arm wrote."""
-    captions = {arm.name.replace("_", " "): arm.run.captions(split) for arm in arms}
+    captions = {arm.name.replace("_", " "): arm.run.texts(split) for arm in arms}
     num_frames = int(arms[0].run.config.model.get("num_frames") or 4)
     figures = []
     for index in (each for pair in pairs(dataset.records, PAIRS_SHOWN) for each in pair):

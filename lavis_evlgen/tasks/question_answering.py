@@ -2,11 +2,13 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lavis.common.registry import registry
 
+from lavis_evlgen.asking import is_question_prompt
 from lavis_evlgen.datasets.questions import read_answer_list
 from lavis_evlgen.errors import ConfigError, DataError, nearest
 from lavis_evlgen.metrics.vqa import score_answers
@@ -70,7 +72,7 @@ class QuestionAnsweringTask(GenerationTask):
             lemmatize: whether answers are reduced to base forms; absent, as the data set says (OK-VQA: yes).
         """
         super().__init__(num_beams, max_len, min_len, evaluate, report_metric)
-        if prompt and (prompt.count("{}"), prompt.count("{"), prompt.count("}")) != (1, 1, 1):
+        if prompt and not is_question_prompt(prompt):
             raise ConfigError(f"run.prompt: {prompt!r} must hold {{}} once, where the question goes")
         if inference_method not in METHODS:
             raise ConfigError(
@@ -157,6 +159,14 @@ class QuestionAnsweringTask(GenerationTask):
                 f"a list, or to `{TRAIN}` for the answers of the training split"
             )
         return own()
+
+
+def question_prompt(run: Mapping[str, Any]) -> str | None:
+    """How a `run` section has questions asked, {} being the question; None where its task captions."""
+    task = registry.get_task_class(run.get("task") or "captioning")
+    if not (isinstance(task, type) and issubclass(task, QuestionAnsweringTask)):
+        return None
+    return str(run.get("prompt") or "{}")
 
 
 def _texts(ids: Any) -> list[str]:

@@ -58,7 +58,7 @@ def check_run(guard: Any, files: dict[str, bytes]) -> None:
             run.train_seconds,
             run.unseen_split,
         ]
-        return [found, run.captions(run.known_split)]
+        return [found, run.texts(run.known_split)]
 
     found = [guard.read(read_all), guard.read(RunCurve.read, folder)]
     for each in found:

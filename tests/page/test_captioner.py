@@ -9,8 +9,8 @@ from page.conftest import tokens_by_layer
 from PIL import Image
 from video_files import write_clip
 
+from lavis_evlgen.asking import QUESTION_PROMPT
 from lavis_evlgen.errors import ConfigError, DataError
-from lavis_evlgen.generation_defaults import QUESTION_PROMPT
 from lavis_evlgen.page.captioner import BusyError, Captioner
 from lavis_evlgen.page.uploads import Limits
 
@@ -48,8 +48,18 @@ def test_an_answer_is_that_of_the_command_line(captioner, upload):
     (bare,) = image.model.predict_answers(batch, num_beams=5, max_len=10)
     assert other.ask(upload, question="what is it?").result().text == bare
     other.close()
-    with pytest.raises(ConfigError, match="--prompt 'Answer:' has no {} where the question goes"):
+    with pytest.raises(ConfigError, match="--prompt 'Answer:' must hold {} once, where the question goes"):
         Captioner(captioner.served, prompt="Answer:")
+
+
+def test_a_model_that_was_trained_on_questions_is_asked_in_the_same_words(captioner, upload, monkeypatch):
+    image = captioner.served[0]
+    monkeypatch.setattr(image.model, "question_prompt", "Q: {} A:")
+    batch = {"image": image.process(PICTURE)[None], "text_input": ["what?"]}
+    said = [image.model.predict_answers(batch, num_beams=5, prompt=prompt)[0] for prompt in ("Q: {} A:", "{}!")]
+    asked = [captioner, Captioner(captioner.served, prompt="{}!")]
+    assert [each.ask(upload, question="what?").result().text for each in asked] == said and said[0] != said[1]
+    asked[1].close()
 
 
 def test_models_and_budgets_differ(captioner, upload):

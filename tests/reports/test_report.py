@@ -19,8 +19,8 @@ from lavis_evlgen.errors import DataError
 from lavis_evlgen.reports.demo import model_as_built, write_report
 from lavis_evlgen.reports.examples import examples
 from lavis_evlgen.reports.run_files import RunFiles
-from lavis_evlgen.reports.sections import caption_command
 from lavis_evlgen.reports.tokens.map import BORDER
+from lavis_evlgen.reports.usage import command_of_run
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +150,14 @@ def test_own_data_without_labels_and_with_a_q_former(model_keys, tmp_path):
     assert "<polyline" in html and "ROUGE L" in html
 
 
-def test_caption_command_names_the_model_type_where_its_yaml_has_these_weights(run_dir, tmp_path, monkeypatch):
+def test_the_command_names_the_model_type_where_its_yaml_has_these_weights(run_dir, tmp_path, monkeypatch):
     cls = registry.get_model_class("evlgen")
     yaml = OmegaConf.load(cls.default_config_path("custom"))
     yaml.model.pretrained = "run/model.pth"
     OmegaConf.save(yaml, tmp_path / "mine.yaml")
     monkeypatch.setitem(cls.PRETRAINED_MODEL_CONFIG_DICT, "custom", str(tmp_path / "mine.yaml"))
     monkeypatch.chdir(run_dir.parent)
-    command = caption_command(RunFiles.read("run"))
+    command = command_of_run(RunFiles.read("run"))
     assert command == "python -m lavis_evlgen.cli caption --model evlgen --model-type custom photo.jpg"
 
 

@@ -21,7 +21,7 @@ def test_the_last_evaluation_of_a_split_counts(tmp_path):
     assert run.scores == {"val": {"epoch": "best", "CIDEr": 2.0}}
     (tmp_path / "result").mkdir()
     (tmp_path / "result" / "val_epochbest.json").write_text('[{"image_id": "a", "caption": "an é"}]', "utf-8")
-    assert run.captions("val") == {"a": "an é"}
+    assert run.texts("val") == {"a": "an é"}
 
 
 @pytest.mark.parametrize(
