@@ -186,7 +186,15 @@ def test_names_of_models_make_a_custom_one(data):
 
 def test_the_pages_commands_are_ones_that_exist(data):
     parser, found = cli.build_parser(), commands()
-    assert {line[0] for line in found} == {"new-project", "train", "caption", "answer", "evaluate", "write-shards"}
+    assert {line[0] for line in found} == {
+        "new-project",
+        "train",
+        "caption",
+        "answer",
+        "evaluate",
+        "report",
+        "write-shards",
+    }
     for line in found:
         args, rest = parser.parse_known_args(line)
         assert not rest or hasattr(args, "passes_on")
