@@ -18,6 +18,7 @@ from lavis.common.registry import registry
 from lavis.common.utils import get_abs_path
 from omegaconf import DictConfig, OmegaConf
 
+from lavis_evlgen.config_merge import check_fits
 from lavis_evlgen.errors import ConfigError, nearest
 from lavis_evlgen.runners.schedule import SCHEDULES
 from lavis_evlgen.runners.settings import RunSettings
@@ -82,6 +83,7 @@ def _model_problems(section: dict[str, Any]) -> list[str]:
         said = f"{section['model_type']!r} is unknown" if section.get("model_type") else "is missing"
         return [f"model.model_type {said}{nearest(str(section.get('model_type')), types)}"]
     defaults = [_yaml_section(path, "model") for path in types.values()]
+    check_fits(section, _yaml_section(types[str(section["model_type"])], "model"), "model")
     known = getattr(model, "CONFIG_KEYS", None)
     if known is not None:
         known = {*known, *MODEL_KEYS}
@@ -103,6 +105,8 @@ def _dataset_problems(name: str, section: dict[str, Any]) -> list[str]:
     defaults: list[Any] = [
         next(iter(_yaml_section(p, "datasets").values()), {}) for p in builder.DATASET_CONFIG_DICT.values()
     ]
+    default = _yaml_section(builder.DATASET_CONFIG_DICT[kind], "datasets")
+    check_fits(section, next(iter(default.values()), {}), path)
     own: Iterable[str] = getattr(builder, "CONFIG_KEYS", frozenset())
     problems = _unknown(rest, defaults, _keys_read(builder, everywhere=True) | DATASET_KEYS | set(own), path)
     problems += [

@@ -135,7 +135,7 @@ def run(name, folder, monkeypatch, options, evaluate=False, **model):
 
 
 def losses(folder, name):
-    lines = (folder / f"outputs/elip/{name}/log.jsonl").read_text().splitlines()
+    lines = (folder / "outputs" / name / "log.jsonl").read_text().splitlines()
     return [row["loss"] for row in map(json.loads, lines) if "loss" in row]
 
 
@@ -145,7 +145,7 @@ def test_pretraining_then_retrieval(files, tmp_path, monkeypatch, family):
     places = [place for dataset in four for place in storage(files, dataset, train="pairs")]
     places += storage(files, "coco_caption", val="groups", test="groups")
     run(f"pretrain_{family}.yaml", tmp_path, monkeypatch, [*places, "run.log_freq=1"])
-    assert all(torch.isfinite(torch.tensor(losses(tmp_path, f"pretrain_{family}"))))
+    assert all(torch.isfinite(torch.tensor(losses(tmp_path, f"elip/pretrain_{family}"))))
     weights = tmp_path / f"outputs/elip/pretrain_{family}/model.pth"
     state = torch.load(weights, weights_only=True)["model"]
     assert state["queue_ptr"].item() == 0 and state["image_queue"].shape == (16, 8)  # two batches of four
@@ -166,7 +166,7 @@ def test_vqa_project(files, tmp_path, monkeypatch):
     run(
         "vqav2_albef.yaml", tmp_path, monkeypatch, [*places, "run.test_splits=[]", "run.log_freq=1"], elip_training=True
     )
-    assert len(losses(tmp_path, "vqav2_albef")) == 2
+    assert len(losses(tmp_path, "elip/vqav2_albef")) == 2
 
 
 @pytest.mark.parametrize("family", ["albef", "blip"])
@@ -270,5 +270,5 @@ def test_demo_pretraining_runs_from_embedded_weights(tmp_path, monkeypatch, fami
     path = str(PROJECTS / f"pretrain_demo_{family}.yaml")
     options = ["run.max_iters=2", "run.batch_size_train=4", "run.log_freq=1"]
     launch.start(["--cfg-path", path, "--options", *options], evaluate=False)
-    found = losses(tmp_path, name=f"../elip_demo/{family}")
+    found = losses(tmp_path, f"elip_demo/{family}")
     assert found and torch.isfinite(torch.tensor(found)).all()

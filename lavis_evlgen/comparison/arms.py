@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lavis_evlgen.comparison.values import as_text, check_keys, list_or_empty, text_or_none
+from lavis_evlgen.config_merge import merged
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.launch import SECTIONS
 
@@ -55,25 +56,26 @@ def read_arm(name: str, said: Mapping[str, Any], base: DictConfig) -> Arm:
     if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
         raise ConfigError(f"{where}: a name is made of letters, digits and . _ + -, since a folder is called so")
     _check_part(said, ARM_KEYS, where)
-    shared = _merged(base, said)
+    shared = _with_sections(base, said, where)
     parts = list_or_empty(said.get("stages"), f"{where}.stages") or [{}]
     stages = []
     for number, part in enumerate(parts, start=1):
-        _check_part(part, STAGE_KEYS, f"{where}.stages[{number - 1}]")
+        place = f"{where}.stages[{number - 1}]"
+        _check_part(part, STAGE_KEYS, place)
         title = part.get("title") or (f"stage {number}" if len(parts) > 1 else "language modelling")
-        stages.append(Stage(title, _merged(shared, part)))
+        stages.append(Stage(title, _with_sections(shared, part, place)))
     overrides = [*_dotted(said), *(f"stage {n}: {each}" for n, part in enumerate(parts, 1) for each in _dotted(part))]
     return Arm(name, said.get("title") or name, tuple(stages), tuple(overrides), said.get("group"))
 
 
-def _merged(base: DictConfig, said: Mapping[str, Any]) -> DictConfig:
-    """The base with an arm's sections put in; a model section that names another `arch` stands for itself."""
-    merged: dict[str, Any] = {}
+def _with_sections(base: DictConfig, said: Mapping[str, Any], where: str) -> DictConfig:
+    """The base with the sections of an arm or a stage; a model section that names another `arch` stands for itself."""
+    found: dict[str, Any] = {}
     for section in SECTIONS:
         new = OmegaConf.create(said.get(section) or {})
         replaces = section == "model" and new.get("arch", base.model.get("arch")) != base.model.get("arch")
-        merged[section] = new if replaces else OmegaConf.merge(base[section], new)
-    return OmegaConf.create(merged)
+        found[section] = new if replaces else merged(base[section], new, f"{where}.{section}")
+    return OmegaConf.create(found)
 
 
 def _dotted(said: Mapping[str, Any]) -> list[str]:

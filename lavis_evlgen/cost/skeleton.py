@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
+from lavis_evlgen.config_merge import merged
 from lavis_evlgen.cost.published import NAMES, published_config
 from lavis_evlgen.cost.shapes import empty_modules
 from lavis_evlgen.embedded import weights as embedded
@@ -56,7 +57,7 @@ def model_section(config: DictConfig) -> tuple[type[nn.Module], dict[str, Any], 
     section: Any = config.model
     if named is not None:
         model_type = section.get("model_type") or getattr(named, "default_model_type", None)
-        section = OmegaConf.merge(OmegaConf.load(named.default_config_path(model_type)).model, section)
+        section = merged(OmegaConf.load(named.default_config_path(model_type)).model, section, "model")
     keys: Any = OmegaConf.to_container(section, resolve=True)
     if named is not model:
         keys = {**{key: value for key, value in keys.items() if key not in _ONLY_IN_LAVIS}, **needed}

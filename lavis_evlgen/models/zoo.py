@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lavis_evlgen.config_merge import merged
 from lavis_evlgen.embedded.folders import PREFIX
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.interchange.pretrained import Interchange
@@ -56,7 +57,7 @@ class _ModelTypes(Interchange):
         if of_a_folder and model_type not in cls.PRETRAINED_MODEL_CONFIG_DICT:
             return super().from_pretrained(model_type, revision=revision, **overrides)
         yaml = OmegaConf.load(cls.default_config_path(model_type))
-        config: Any = OmegaConf.merge(yaml.model, OmegaConf.create(overrides))
+        config: Any = merged(yaml.model, overrides, "model")
         config.load_pretrained = bool(config.get("pretrained")) and not config.get("load_finetuned")
         model = cls.from_config(config)
         if "preprocess" in yaml:

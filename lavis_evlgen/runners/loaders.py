@@ -72,6 +72,8 @@ class TrainLoader:
 
         Raises ConfigError when it is the position of other data sets.
         """
+        if not state["positions"]:
+            raise ValueError("it has no position in any data set")
         names = {stream.name for stream in self.streams}
         if names != set(state["positions"]):
             raise ConfigError(

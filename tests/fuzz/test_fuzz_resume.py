@@ -61,6 +61,12 @@ def test_every_part_of_another_kind_is_named(guard, runner):
         assert isinstance(check(guard, built, {**state, key: None}), WeightsError), key
 
 
+def test_a_position_in_no_data_set_is_damage(guard, runner):
+    built, state = runner
+    bare = {**state, "loader": {**state["loader"], "positions": {}}}
+    assert "it has no position in any data set" in str(check(guard, built, bare))
+
+
 def test_a_place_behind_the_random_numbers_is_refused(guard, runner):
     built, state = runner
     odd = copy.deepcopy(state)

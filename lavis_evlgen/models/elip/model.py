@@ -19,6 +19,7 @@ from lavis.common.utils import is_url
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from lavis_evlgen.config_merge import merged
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models.elip.guidance import GUIDANCE_KEYS, Guidance, without_dropout
 from lavis_evlgen.models.elip.parts import PART_KEYS, local_parts, replaced
@@ -70,7 +71,7 @@ class TextGuided:
     def from_pretrained(cls, model_type: str | None = None, **overrides: Any) -> Any:
         """The model of a model type (by default the class's usual one), with keys of its yaml replaced."""
         yaml = OmegaConf.load(cls.default_config_path(model_type or cls.default_model_type))  # type: ignore[attr-defined]
-        return cls.from_config(OmegaConf.merge(yaml.model, OmegaConf.create(overrides)))
+        return cls.from_config(merged(yaml.model, overrides, "model"))
 
     def use_guidance(self, guidance: Guidance, *, training: bool, inference: bool) -> None:
         """Let texts reduce the tokens of this built model, in training and in eval mode as asked.
