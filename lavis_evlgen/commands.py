@@ -229,7 +229,7 @@ def report(args: argparse.Namespace) -> int:
     from lavis_evlgen.reports.arms import holds_arms
     from lavis_evlgen.reports.comparison.file import holds_comparison
     from lavis_evlgen.reports.comparison.report import write_comparison_report
-    from lavis_evlgen.reports.demo import write_report
+    from lavis_evlgen.reports.run_report import write_report
     from lavis_evlgen.reports.video_demo import write_video_report
 
     if holds_comparison(args.run_dir):

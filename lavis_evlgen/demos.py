@@ -32,7 +32,7 @@ CLIPS: dict[str, Any] = {"train": 300, "val": 20, "test": 60, "unseen": 60, "oth
 def picture_demo(out: Path, options: Sequence[str] = (), **data: Any) -> dict[str, Any]:
     """What ``make demo`` does: draw the pictures (``data`` as `pictures.build` takes it), train, write the report."""
     from lavis_evlgen.embedded.pictures import build
-    from lavis_evlgen.reports.demo import write_report
+    from lavis_evlgen.reports.run_report import write_report
 
     pictures = build(out / "data", **data)
     paths = [f"datasets.image_caption.images={pictures}", *_annotations("image_caption", pictures)]

@@ -77,11 +77,14 @@ class RunFiles:
         return "video" in self.config.model.arch
 
     @property
-    def nouns(self) -> str:
-        """What its steps are made of."""
-        if self.question_prompt is not None:
-            return "questions"
+    def seen(self) -> str:
+        """What the model looks at, in words."""
         return "clips" if self.is_of_clips else "pictures"
+
+    @property
+    def nouns(self) -> str:
+        """What its steps are made of, in words."""
+        return self.seen if self.question_prompt is None else "questions"
 
     def texts(self, split: str) -> dict[str, str]:
         """What the model wrote in a split's last evaluation: captions by image id, or answers by question id."""

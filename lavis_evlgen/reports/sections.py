@@ -42,22 +42,21 @@ def summary(run: RunFiles, found: dict[str, Any]) -> str:
 
 def headline(run: RunFiles, found: dict[str, Any]) -> str:
     """The figures that matter most, as far as the run has them."""
-    new = "clips" if run.is_of_clips else "pictures"
     if run.question_prompt is not None:
         values = [
-            (percent(found["accuracy"]), f"of questions about new {new}: answered right"),
+            (percent(found["accuracy"]), f"of questions about new {run.seen}: answered right"),
             (percent(found["accuracy_unseen"]), "of questions about things never trained on: answered right"),
         ]
     else:
         values = [
-            (share(found["named_right"]), f"of new {new}: the thing is named right"),
+            (share(found["named_right"]), f"of new {run.seen}: the thing is named right"),
             (share(found["named_right_unseen"]), "of things never trained on: named right"),
             (share(found["exact_match"]), "of captions equal a reference word for word"),
             (number(found["cider"]), "CIDEr (0 to 10)"),
         ]
     if found["held_out_loss"] is not None:
         gap = found["shuffled_loss"] - found["held_out_loss"]
-        values.append((f"{gap:+.2f}", f"nats a token: loss with wrong {new} over that with the right ones"))
+        values.append((f"{gap:+.2f}", f"nats a token: loss with wrong {run.seen} over that with the right ones"))
     if found["tokens_out"] and not run.is_of_clips:  # of a clip they depend on how its frames join
         values.append((f"{found['tokens_in']} → {found['tokens_out']}", "visual tokens"))
     return page.cards((value, name) for value, name in values if value)
@@ -91,17 +90,16 @@ def token_maps(found: dict[str, Any], rows: Sequence[tuple[Image.Image, ...]]) -
 
 def learning(run: RunFiles) -> str:
     """Loss curves: training, and held-out with right and with shuffled pictures where the run measured them."""
-    shown = "clips" if run.is_of_clips else "pictures"
     curves = [
         Curve("training", averaged(run.curve("loss")), faint=True),
-        Curve(f"held-out {shown}", run.curve("held_out_loss")),
-        Curve(f"shuffled {shown}", run.curve("shuffled_loss")),
+        Curve(f"held-out {run.seen}", run.curve("held_out_loss")),
+        Curve(f"shuffled {run.seen}", run.curve("shuffled_loss")),
     ]
-    text = f"Loss on training {shown} (means of neighbouring steps)."
+    text = f"Loss on training {run.seen} (means of neighbouring steps)."
     if curves[1].points:
         text += (
-            f" Loss on held-out {shown}, and on the same texts beside the wrong {shown}: the gap between these curves "
-            "is what the model takes from what it sees."
+            f" Loss on held-out {run.seen}, and on the same texts beside the wrong {run.seen}: the gap between these "
+            "curves is what the model takes from what it sees."
         )
     chart = line_chart(curves, "optimisation steps", "loss (nats a token)")
     return page.section("Learning", text, chart and f'<figure class="chart">{chart}</figure>')

@@ -16,9 +16,9 @@ from PIL import Image
 from reports.finished_run import make_data, train
 
 from lavis_evlgen.errors import DataError
-from lavis_evlgen.reports.demo import model_as_built, write_report
 from lavis_evlgen.reports.examples import examples
 from lavis_evlgen.reports.run_files import RunFiles
+from lavis_evlgen.reports.run_report import model_as_built, write_report
 from lavis_evlgen.reports.tokens.map import BORDER
 from lavis_evlgen.reports.usage import command_of_run
 

@@ -14,9 +14,9 @@ from lavis_evlgen import launch
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.interchange.export import export
 from lavis_evlgen.loading import load_checkpoint_and_preprocess
-from lavis_evlgen.reports.demo import write_report
 from lavis_evlgen.reports.examples import CLIP_FRAMES, Example, examples
 from lavis_evlgen.reports.run_files import RunFiles
+from lavis_evlgen.reports.run_report import write_report
 from lavis_evlgen.reports.strips import GAP
 from lavis_evlgen.reports.usage import command, command_of_run
 
