@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from lavis_evlgen.asking import is_question_prompt
 from lavis_evlgen.errors import ConfigError, WeightsError, first_line, nearest
 from lavis_evlgen.interchange.files import ModelFiles
 from lavis_evlgen.interchange.json_files import check_plain
@@ -80,8 +79,7 @@ class Checkpoint:
     @property
     def question_prompt(self) -> str | None:
         """How the run asked its questions; None if it captioned."""
-        found = question_prompt(self.config.get("run") or {})
-        return found if is_question_prompt(found) else None
+        return question_prompt(self.config)
 
     def files(self) -> ModelFiles:
         """What the json files of a model's folder would say. ConfigError for a model that cannot be saved as one."""

@@ -70,7 +70,7 @@ class RunFiles:
     @property
     def question_prompt(self) -> str | None:
         """How the run asked its questions, {} being the question; None for a run that captions."""
-        return question_prompt(self.config.get("run") or {})
+        return question_prompt(self.config)
 
     @property
     def is_of_clips(self) -> bool:

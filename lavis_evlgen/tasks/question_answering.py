@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lavis.common.registry import registry
+from omegaconf import DictConfig
 
 from lavis_evlgen.asking import is_question_prompt
 from lavis_evlgen.datasets.questions import read_answer_list
@@ -161,12 +162,16 @@ class QuestionAnsweringTask(GenerationTask):
         return own()
 
 
-def question_prompt(run: Mapping[str, Any]) -> str | None:
-    """How a `run` section has questions asked, {} being the question; None where its task captions."""
-    task = registry.get_task_class(run.get("task") or "captioning")
+def question_prompt(config: Mapping[str, Any]) -> str | None:
+    """How a run's configuration has questions asked, {} being the question; None where its task captions."""
+    run = config.get("run")
+    if not isinstance(run, Mapping | DictConfig) or not isinstance(run.get("task"), str):
+        return None
+    task = registry.get_task_class(run["task"])
     if not (isinstance(task, type) and issubclass(task, QuestionAnsweringTask)):
         return None
-    return str(run.get("prompt") or "{}")
+    prompt = run.get("prompt") or "{}"
+    return prompt if is_question_prompt(prompt) else None
 
 
 def _texts(ids: Any) -> list[str]:

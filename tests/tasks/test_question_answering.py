@@ -19,7 +19,7 @@ from torchvision.transforms.functional import to_tensor
 from lavis_evlgen.datasets.question_answer import QuestionAnswerDataset, QuestionEvalDataset
 from lavis_evlgen.datasets.questions import read_questions
 from lavis_evlgen.errors import ConfigError, DataError
-from lavis_evlgen.tasks.question_answering import QuestionAnsweringTask
+from lavis_evlgen.tasks.question_answering import QuestionAnsweringTask, question_prompt
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -236,3 +236,22 @@ def test_two_ranks_join_their_answers(tmp_path, outputs):
     assert scores[0]["questions"] == 3 and scores[0]["skipped"] == 1
     assert scores[0]["accuracy"] == pytest.approx(200 / 3)
     assert sorted(row["question_id"] for row in written(outputs, "val_epoch0")) == ["100", "101", "102"]
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ({"task": "evlgen_vqa", "prompt": "Q: {} A:"}, "Q: {} A:"),
+        ({"task": "vqa"}, "{}"),
+        ({"task": "captioning", "prompt": "a photo of"}, None),
+        ({}, None),
+        # of a checkpoint that anybody may have written
+        ({"task": ["evlgen_vqa"]}, None),
+        ({"task": "gone"}, None),
+        ({"task": "evlgen_vqa", "prompt": "{0.__class__}"}, None),
+        ({"task": "evlgen_vqa", "prompt": 3}, None),
+        ("text", None),
+    ],
+)
+def test_how_a_run_asks(run, expected):
+    assert question_prompt(OmegaConf.create({"run": run})) == expected
