@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
 
-from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.errors import WeightsError
 from lavis_evlgen.runners.mixture import Turns, grouped
 from lavis_evlgen.runners.samples import Place
 from lavis_evlgen.runners.settings import RunSettings
@@ -67,18 +67,16 @@ class TrainLoader:
         """Step and positions. Every rank must call it."""
         return {"step": self.step, "positions": {each.name: each.position() for each in self.streams}}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
+    def load_state_dict(self, state: Mapping[str, Any], path: str = "the checkpoint") -> list[str]:
         """Jump to a saved position; what is different now from what would have come then, for the log.
 
-        Raises ConfigError when it is the position of other data sets.
+        Raises WeightsError, which names the checkpoint's ``path``, when it is the position of other data sets.
         """
-        if not state["positions"]:
-            raise ValueError("it has no position in any data set")
-        names = {stream.name for stream in self.streams}
-        if names != set(state["positions"]):
-            raise ConfigError(
-                f"the checkpoint was trained on {', '.join(sorted(state['positions']))}, but the configuration "
-                f"trains on {', '.join(sorted(names))}: give the run another run.output_dir"
+        then, now = (sorted(map(str, names)) for names in (state["positions"], (each.name for each in self.streams)))
+        if then != now:
+            raise WeightsError(
+                f"{path} was trained on {', '.join(then) or 'no data set'}, but the configuration trains on "
+                f"{', '.join(now)}: set another run.output_dir for a new run, or put the data sets back"
             )
         self.step = state["step"]
         changes = [stream.seek(state["positions"][stream.name]) for stream in self.streams]

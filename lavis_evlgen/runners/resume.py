@@ -86,7 +86,7 @@ def restore(training: "Training", state: dict[str, Any], path: str) -> None:
     training.verdict.load_state_dict(state.get("verdict", {}))
     training.tally.load_state_dict(state.get("tally", {}))
     training.step.nan_steps, training.step.nan_steps_in_a_row = state.get("nan_steps", (0, 0))
-    changes = runner.train_loader.load_state_dict(state["loader"])
+    changes = runner.train_loader.load_state_dict(state["loader"], path)
     _restore_end(training)
     if (changed := _restore_random(training, state)) is not None:
         changes.append(changed)

@@ -52,9 +52,11 @@ def check_file(guard: Any, data: bytes, name: str = "checkpoint_4.pth") -> list[
     for each in found:
         if isinstance(each, EvlgenError):
             assert name in str(each), str(each)
-    for weights in (read, found[1]):
-        tensors = weights.get("model", weights) if isinstance(weights, dict) else {}
-        assert all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items())
+    state = found[1]["model"] if isinstance(found[1], dict) else {}
+    for tensors in (read, state):
+        assert isinstance(tensors, WeightsError) or all(
+            isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items()
+        )
     latest = guard.read(CheckpointFolder(guard.inside).latest)
     assert (latest is None) == isinstance(found[1], WeightsError) or name != "checkpoint_4.pth"
     return found

@@ -61,10 +61,11 @@ def test_every_part_of_another_kind_is_named(guard, runner):
         assert isinstance(check(guard, built, {**state, key: None}), WeightsError), key
 
 
-def test_a_position_in_no_data_set_is_damage(guard, runner):
+def test_a_position_in_other_data_sets_names_the_checkpoint(guard, runner):
     built, state = runner
     bare = {**state, "loader": {**state["loader"], "positions": {}}}
-    assert "it has no position in any data set" in str(check(guard, built, bare))
+    said = "checkpoint_2.pth was trained on no data set, but the configuration trains on tiny_data: set another "
+    assert said in str(check(guard, built, bare))
 
 
 def test_a_place_behind_the_random_numbers_is_refused(guard, runner):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_runs import losses, rows, trained
 
-from lavis_evlgen.errors import ConfigError, DivergedError, WeightsError
+from lavis_evlgen.errors import DivergedError, WeightsError
 from lavis_evlgen.runners.checkpointing import BEST, BEST_COPY, load
 from lavis_evlgen.runners.training import Training
 
@@ -224,7 +224,7 @@ def test_another_models_checkpoint_is_refused(config, train, tmp_path):
 
 def test_other_data_sets_are_refused(config, train):
     train(config(max_iters=4))
-    with pytest.raises(ConfigError, match="trained on tiny_data, but the configuration trains on tiny_more"):
+    with pytest.raises(WeightsError, match="trained on tiny_data, but the configuration trains on tiny_more"):
         train(config(max_iters=4, data={"tiny_more": {"train": 40}}))
 
 
