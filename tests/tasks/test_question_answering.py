@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -216,10 +215,9 @@ def test_it_takes_the_place_of_laviss():
         setup().valid_step(nn.Linear(1, 1), {})
 
 
-def _evaluate_on_rank(rank: int, folder, port_file: str) -> None:
+def _evaluate_on_rank(rank: int, whole, folder) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{port_file}", rank=rank, world_size=2)
-    whole = dataset(folder, rows("red", "green", "blue", "gone"))
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
     own = torch.utils.data.Subset(whole, [[0, 2, 3], [1, 2, 3]][rank])
     task = setup()
     task.before_evaluation(ColourModel(), whole)
@@ -230,7 +228,8 @@ def _evaluate_on_rank(rank: int, folder, port_file: str) -> None:
 
 
 def test_two_ranks_join_their_answers(tmp_path, outputs):
-    mp.start_processes(_evaluate_on_rank, args=(tmp_path, os.fspath(tmp_path / "store")), nprocs=2, start_method="fork")
+    whole = dataset(tmp_path, rows("red", "green", "blue", "gone"))
+    mp.start_processes(_evaluate_on_rank, args=(whole, tmp_path), nprocs=2, start_method="fork")
     scores = [json.loads((tmp_path / f"scores{rank}.json").read_text()) for rank in range(2)]
     assert scores[0] == scores[1]
     assert scores[0]["questions"] == 3 and scores[0]["skipped"] == 1
