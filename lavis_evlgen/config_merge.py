@@ -21,8 +21,8 @@ def merged(base: DictConfig, new: Mapping[str, Any] | DictConfig, where: str) ->
     Raises:
         ConfigError: see :func:`check_fits`.
     """
-    check_fits(_plain(new), _plain(base), where)
-    return OmegaConf.merge(base, OmegaConf.create(_plain(new)))
+    check_fits(plain(new), plain(base), where)
+    return OmegaConf.merge(base, OmegaConf.create(plain(new)))
 
 
 def check_fits(new: Any, base: Any, where: str) -> None:
@@ -38,5 +38,6 @@ def check_fits(new: Any, base: Any, where: str) -> None:
         raise ConfigError(f"{where}: expected {wanted}, as {str(base)[:60]} is, not {given}: {str(new)[:60]}")
 
 
-def _plain(config: Any) -> Any:
+def plain(config: Any) -> Any:
+    """What OmegaConf made of a container, as one of Python's, unresolved; anything else as it is."""
     return OmegaConf.to_container(config) if OmegaConf.is_config(config) else config

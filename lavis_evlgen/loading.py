@@ -11,7 +11,7 @@ from lavis.common.registry import registry
 from lavis.models import load_preprocess
 from omegaconf import OmegaConf
 
-from lavis_evlgen.errors import ConfigError, nearest
+from lavis_evlgen.errors import ConfigError, nearest, one_line
 from lavis_evlgen.interchange.checkpoint import Checkpoint
 from lavis_evlgen.interchange.names import is_hub_name
 from lavis_evlgen.interchange.pretrained import Interchange
@@ -79,7 +79,10 @@ def _ready(
     model: Any, preprocess: Any, is_eval: bool, device: str | torch.device
 ) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
     """A built model on its device, with its processors."""
-    processors = load_preprocess(OmegaConf.create(preprocess))
+    try:
+        processors = load_preprocess(OmegaConf.create(preprocess))
+    except Exception as error:  # whatever a processor makes of values that it cannot use
+        raise ConfigError(f"preprocess: the model's processors cannot be made: {one_line(error)}") from error
     if torch.device(device).type == "cpu":
         model = model.float()
     return (model.to(device).train(not is_eval), *processors)

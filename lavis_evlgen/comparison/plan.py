@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lavis_evlgen.comparison.arms import Arm, read_arm
 from lavis_evlgen.comparison.values import as_text, check_keys, list_or_empty, text_or_none, whole_numbers
+from lavis_evlgen.config_merge import plain
 from lavis_evlgen.errors import ConfigError, nearest
 from lavis_evlgen.launch import SECTIONS, read_config
 from lavis_evlgen.runners.settings import RunSettings
@@ -78,7 +79,7 @@ def read_plan(
         ConfigError: a key or value is wrong; it is named.
     """
     config = read_config(path, list(options), further=("compare",))
-    section: Any = OmegaConf.to_container(config.pop("compare", OmegaConf.create({})))
+    section = plain(config.pop("compare", None))
     if not section:
         raise ConfigError(f"{path} has no section `compare`: it names the arms, see projects/blip2/compare_demo.yaml")
     check_keys(section, ("seeds", "turn", "tune", "reference", "claims", "data", "arms"), "compare")

@@ -43,6 +43,9 @@ class Checkpoint:
         if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
             raise ConfigError(f"{key} {path} does not say of which model it is: add --model and --model-type")
         check_plain(path, config)
+        sections = [config.get(name) for name in ("run", "datasets", "preprocess")]
+        if not all(isinstance(each or {}, dict) for each in [*sections, *_values(config.get("datasets"))]):
+            raise WeightsError(f"{key}: {path!r} is damaged: a section of its configuration holds no keys")
         if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
             raise WeightsError(f"{key}: {path!r} is damaged: its entry 'model' holds other things than tensors")
         try:
@@ -52,12 +55,10 @@ class Checkpoint:
 
     @property
     def model_class(self) -> Any:
-        arch = self.config.model.get("arch")
+        arch = str(self.config.model.get("arch"))
         found = registry.get_model_class(arch)
         if found is None:
-            raise ConfigError(
-                f"{self.path}: model {arch!r} is not registered{nearest(str(arch), registry.list_models())}"
-            )
+            raise ConfigError(f"{self.path}: model {arch!r} is not registered{nearest(arch, registry.list_models())}")
         return found
 
     @property
@@ -70,10 +71,11 @@ class Checkpoint:
     def preprocess(self) -> dict[str, Any]:
         """The processors of the run's data set, or else of its model type."""
         found: Any = OmegaConf.to_container(self.config.get("preprocess") or OmegaConf.create(), resolve=True)
+        datasets: Any = OmegaConf.to_container(self.config.get("datasets") or OmegaConf.create(), resolve=True)
         for section in ("vis_processor", "text_processor"):
-            used = [data[section] for data in (self.config.get("datasets") or {}).values() if data.get(section)]
+            used = [data[section] for data in datasets.values() if (data or {}).get(section)]
             if used:
-                found[section] = OmegaConf.to_container(used[0], resolve=True)
+                found[section] = used[0]
         return {section: of for section, of in found.items() if of}
 
     @property
@@ -95,3 +97,7 @@ class Checkpoint:
         model.preprocess = self.preprocess
         model.question_prompt = self.question_prompt
         return model
+
+
+def _values(section: Any) -> list[Any]:
+    return list(section.values()) if isinstance(section, dict) else []

@@ -9,7 +9,7 @@ from typing import Any
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
-from lavis_evlgen.errors import ConfigError, nearest
+from lavis_evlgen.errors import ConfigError, nearest, one_line
 from lavis_evlgen.interchange.json_files import check_known
 
 SECTIONS = ("vis_processor", "text_processor")
@@ -37,14 +37,23 @@ def complete(preprocess: Mapping[str, Any]) -> dict[str, Any]:
     """A copy in which the processors of pictures say their mean and standard deviation, be they LAVIS's defaults."""
     check_preprocess(preprocess, "preprocess")
     copy = {section: {split: dict(each) for split, each in of.items()} for section, of in preprocess.items()}
-    for _, values in _processors(copy):
-        processor = registry.get_processor_class(values["name"]).from_config(OmegaConf.create(values))
-        normalize = getattr(processor, "normalize", None)
-        if normalize is not None:
-            scale = 255 if max(normalize.std) > 1 else 1  # clips are normalised as bytes
-            values.setdefault("mean", [round(value / scale, 8) for value in normalize.mean])
-            values.setdefault("std", [round(value / scale, 8) for value in normalize.std])
+    for place, values in _processors(copy):
+        try:
+            values |= _said_by(values)
+        except Exception as error:  # whatever a processor makes of values that it cannot use
+            raise ConfigError(f"preprocess: {place}: {values['name']} cannot be made: {one_line(error)}") from error
     return copy
+
+
+def _said_by(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and standard deviation of a processor of pictures or clips that does not say them; nothing of others."""
+    processor = registry.get_processor_class(values["name"]).from_config(OmegaConf.create(dict(values)))
+    normalize = getattr(processor, "normalize", None)
+    if normalize is None:
+        return {}
+    scale = 255 if max(normalize.std) > 1 else 1  # clips are normalised as bytes
+    said = {"mean": normalize.mean, "std": normalize.std}
+    return {key: [round(value / scale, 8) for value in of] for key, of in said.items() if key not in values}
 
 
 def _processors(preprocess: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lavis_evlgen.errors import DataError
 from lavis_evlgen.json_text import read_json
@@ -62,9 +63,9 @@ def read_records(folder: Path, config: DictConfig) -> Records:
     report = folder / "report.json"
     reported = read_json(report, "write the report again") if report.is_file() else {}
     settings = config.get("run") or {}
-    datasets = config.get("datasets") or {}
+    datasets = {name: section or {} for name, section in (config.get("datasets") or {}).items()}
     return Records(
-        data={name: _data(section) for name, section in datasets.items()},
+        data={str(name): _data(section) for name, section in datasets.items()},
         training=_training(run, settings, reported),
         scores=scores,
         generation=_chosen(settings, _GENERATION),
@@ -104,7 +105,7 @@ def _data(section: Any) -> str:
     named = [f"{split!s}: {_names(value)}" for split, value in files.items()] if isinstance(files, DictConfig) else []
     spec = _folder(section) / "spec.json"
     try:
-        made = read_json(spec, "make the data again") if spec.is_file() else {}
+        made = read_json(spec, "make the data again") if os.path.isfile(spec) else {}
     except DataError:
         made = {}
     if "openmoji" in made:  # lavis_evlgen.embedded wrote it
@@ -115,14 +116,15 @@ def _data(section: Any) -> str:
 
 
 def _names(value: Any) -> str:
-    paths = [value] if isinstance(value, str) else value
+    paths = value if isinstance(value, ListConfig) else [value]
     return ", ".join(Path(str(path)).name for path in paths)
 
 
 def _notice(section: Any) -> str:
     file = _folder(section) / "ATTRIBUTION.txt"
-    return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+    return file.read_text(encoding="utf-8", errors="replace").strip() if os.path.isfile(file) else ""
 
 
 def _folder(section: Any) -> Path:
-    return Path(str(section.get("images") or section.get("videos") or "nowhere")).expanduser()
+    named = section.get("images") or section.get("videos")
+    return Path(os.path.expanduser(named if isinstance(named, str) else "nowhere"))

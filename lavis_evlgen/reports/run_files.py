@@ -74,7 +74,7 @@ class RunFiles:
 
     @property
     def is_of_clips(self) -> bool:
-        return "video" in self.config.model.arch
+        return "video" in str(self.config.model.get("arch"))
 
     @property
     def seen(self) -> str:
