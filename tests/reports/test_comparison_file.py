@@ -58,6 +58,8 @@ def test_the_validation_split_is_val_or_the_one_evaluated_first(tmp_path):
     ("path", "value", "message"),
     [
         (("arms", 0, "runs", 1, "curve", 2, "images"), del_, "arms[0].runs[1].curve[2].images is missing"),
+        ((*POINT, "loss"), 10**400, "curve[2].loss is a number of too many digits"),
+        ((*POINT, "step"), 2**63, "curve[2].step is a number of too many digits"),
         (("claims",), del_, "claims is missing"),
         (("setting", "precision"), del_, "setting.precision is missing"),
         ((*POINT, "seconds"), "long", "arms[0].runs[1].curve[2].seconds is 'long', expected a number"),

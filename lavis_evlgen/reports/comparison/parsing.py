@@ -43,6 +43,8 @@ def built(kind: Any, value: Any, where: str) -> Any:
         return {key: built(args[1], each, f"{where}.{key}") for key, each in _of(dict, value, where).items()}
     if is_dataclass(kind):
         return _object(kind, _of(dict, value, where), where)
+    if type(value) is int and value.bit_length() > 63:
+        raise Wrong(f"{where} is a number of too many digits")
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is float and not math.isfinite(value):
