@@ -23,18 +23,12 @@ _ROLES = dict(
         strict=True,
     )
 )
-# by whether it takes clips, and whether it answers questions
-_TAGS = {
-    (False, False): "image-captioning",
-    (False, True): "visual-question-answering",
-    (True, False): "video-captioning",
-    (True, True): "video-question-answering",
-}
-_PIPELINES = {
-    (False, False): "image-to-text",
-    (False, True): "visual-question-answering",
-    (True, False): "video-text-to-text",
-    (True, True): "video-text-to-text",
+# the hub's name of the task and our tag, by whether the model takes clips, and whether it answers questions
+_TASKS = {
+    (False, False): ("image-to-text", "image-captioning"),
+    (False, True): ("visual-question-answering", "visual-question-answering"),
+    (True, False): ("video-text-to-text", "video-captioning"),
+    (True, True): ("video-text-to-text", "video-question-answering"),
 }
 _SHARES = ("exact_match", "named_right", "size_right", "background_right", "place_right", "relation_right")
 _SCORES = ("CIDEr", "Bleu_4", "ROUGE_L", "METEOR", "SPICE", *_SHARES, "accuracy", "order_accuracy")
@@ -72,15 +66,8 @@ def model_card(
         source: what the model is loaded by; None takes the title, as if the folder were here under this name.
     """
     video, asked = "video" in files.arch, records.question_prompt is not None
-    matter: dict[str, Any] = {
-        "library_name": LIBRARY,
-        "pipeline_tag": _PIPELINES[video, asked],
-        "tags": [
-            "evlgen",
-            "lavis",
-            _TAGS[video, asked],
-        ],
-    }
+    task, tag = _TASKS[video, asked]
+    matter: dict[str, Any] = {"library_name": LIBRARY, "pipeline_tag": task, "tags": ["evlgen", "lavis", tag]}
     if license_name:
         matter["license"] = license_name
     numbers = sum(tensor.numel() for tensor in weights.values())
