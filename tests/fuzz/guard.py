@@ -12,7 +12,9 @@ from typing import Any
 from lavis_evlgen.errors import EvlgenError
 
 SECONDS = 60  # of one example; the machine may be busy
-MEMORY = 512 * 2**20  # bytes that one example may need beside what was there
+# bytes that one example may need beside what was there: PIL refuses pictures from 179 million pixels on, which are
+# 512 MiB in RGB and 171 MiB in the palette that they are converted from
+MEMORY = 768 * 2**20
 CANARY = "canary"
 """Name of the file, in the working directory of the tests, that hostile content tries to make."""
 
