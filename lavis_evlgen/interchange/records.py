@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lavis_evlgen.errors import DataError
 from lavis_evlgen.json_text import read_json
-from lavis_evlgen.reports.run_files import RunFiles, last_scores
+from lavis_evlgen.reports.run_files import RunFiles, data_folder, last_scores
 from lavis_evlgen.runners.progress import RunLog
 
 _SETTINGS = (
@@ -72,7 +72,7 @@ def read_records(folder: Path, config: DictConfig) -> Records:
         question_prompt=run.question_prompt,
         held_out_loss=run.last("held_out_loss"),
         shuffled_loss=run.last("shuffled_loss"),
-        notices=tuple(notice for section in datasets.values() if (notice := _notice(section))),
+        notices=tuple(run.notices),
         versions=reported.get("versions") or {},
     )
 
@@ -103,7 +103,7 @@ def _data(section: Any) -> str:
     """A data set in words: the names of its files, not their places, and what made its pictures if that is known."""
     files = section.get("annotations") or section.get("shards") or {}
     named = [f"{split!s}: {_names(value)}" for split, value in files.items()] if isinstance(files, DictConfig) else []
-    spec = _folder(section) / "spec.json"
+    spec = data_folder(section) / "spec.json"
     try:
         made = read_json(spec, "make the data again") if os.path.isfile(spec) else {}
     except DataError:
@@ -118,13 +118,3 @@ def _data(section: Any) -> str:
 def _names(value: Any) -> str:
     paths = value if isinstance(value, ListConfig) else [value]
     return ", ".join(Path(str(path)).name for path in paths)
-
-
-def _notice(section: Any) -> str:
-    file = _folder(section) / "ATTRIBUTION.txt"
-    return file.read_text(encoding="utf-8", errors="replace").strip() if os.path.isfile(file) else ""
-
-
-def _folder(section: Any) -> Path:
-    named = section.get("images") or section.get("videos")
-    return Path(os.path.expanduser(named if isinstance(named, str) else "nowhere"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,14 @@ class RunFiles:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is damaged ({error!r}): evaluate the run again") from error
 
+    @property
+    def notices(self) -> list[str]:
+        """What the makers of its data want to be said: the ATTRIBUTION.txt beside pictures or clips."""
+        sections = (self.config.get("datasets") or {}).values()
+        files = [data_folder(section or {}) / "ATTRIBUTION.txt" for section in sections]
+        texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if os.path.isfile(file)]
+        return [text.strip() for text in texts if text.strip()]
+
     def curve(self, key: str) -> Points:
         """(step, value) of the log records that have a number under `key`."""
         return [(row["iters"], row[key]) for row in self.log if isinstance(row.get(key), int | float)]
@@ -123,6 +132,12 @@ class RunFiles:
             seconds += (step - before) * self.images_per_step / speed if speed else 0.0
             before = step
         return round(seconds, 1) if before else None
+
+
+def data_folder(section: Any) -> Path:
+    """Where a data set's pictures or clips lie, as its section says."""
+    named = section.get("images") or section.get("videos")
+    return Path(os.path.expanduser(named if isinstance(named, str) else "nowhere"))
 
 
 def last_scores(path: Path) -> dict[str, dict[str, Any]]:

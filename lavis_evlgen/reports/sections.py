@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -152,10 +151,7 @@ def attribution(run: RunFiles) -> str:
     model = run.config.model
     used = (about(model.get(key)) for key in ("vit_model", "llm_model", "bert_model"))
     lines = [f"{part.title}: {part.licence}; {part.installed()}." for part in used if part]
-    for config in run.config.datasets.values():
-        notice = Path(str(config.get("images") or config.get("videos") or ""), "ATTRIBUTION.txt")
-        if notice.is_file():
-            lines += notice.read_text(encoding="utf-8").split("\n\n")
+    lines += [line for notice in run.notices for line in notice.split("\n\n")]
     return "<footer>" + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</footer>" if lines else ""
 
 
