@@ -1,8 +1,10 @@
 """Memory, disk and Java, with real folders and programs."""
 
 import os
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,13 +13,31 @@ from lavis_evlgen.doctor.findings import NOTE, OK, PROBLEM
 
 
 def test_disk(tmp_path):
-    free = shutil.disk_usage(tmp_path).free
     (found,) = machine.check_disk(tmp_path / "to" / "be" / "made")
-    assert found[0] in (OK, NOTE) and found[1].startswith(f"{free / 2**30:.0f}"[:-1])
+    said = re.fullmatch(r"(\d+\.\d) GiB free at (.+?)(: little for checkpoints)?", found[1])
+    assert said and said[2] == str(tmp_path / "to" / "be" / "made")
+    assert (found[0] == NOTE) == bool(said[3]) and found[0] in (OK, NOTE)
+    assert 0 <= float(said[1]) <= shutil.disk_usage(tmp_path).total / machine.GIB + 0.1
     assert not (tmp_path / "to").exists()
-    ((level, said, way_out),) = machine.check_disk(tmp_path, needed=free + 2**40)
-    assert level == PROBLEM and f"checkpoints need {(free + 2**40) / 2**30:.0f}"[:-2] in said
-    assert "run.keep_checkpoints" in way_out
+
+
+@pytest.mark.parametrize(
+    ("free", "needed", "level", "said"),
+    [
+        (29.6, 0, OK, "29.6 GiB free at {}"),
+        (29.6, 29.5, OK, "29.6 GiB free at {}"),
+        (29.6, 29.7, PROBLEM, "29.6 GiB free at {}; checkpoints need 29.7"),
+        (5.0, 0, OK, "5.0 GiB free at {}"),
+        (4.9, 0, NOTE, "4.9 GiB free at {}: little for checkpoints"),
+    ],
+)
+def test_disks_of_other_sizes(tmp_path, monkeypatch, free, needed, level, said):
+    usage = SimpleNamespace(total=100 * machine.GIB, free=int(free * machine.GIB))
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: {tmp_path: usage}[path])
+    (found,) = machine.check_disk(tmp_path / "new", needed=int(needed * machine.GIB))
+    assert found[:2] == (level, said.format(tmp_path / "new"))
+    assert len(found) == (3 if level == PROBLEM else 2)
+    assert level != PROBLEM or "run.keep_checkpoints" in found[2]
 
 
 def test_folders_that_cannot_be_written(tmp_path):
