@@ -1,14 +1,18 @@
-"""Shared by all tests: one thread, no hub, tiny models."""
+"""Shared by all tests: one thread, no hub, the same random numbers in every run, tiny models."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
@@ -17,8 +21,35 @@ from lavis_evlgen import cli
 
 torch.set_num_threads(1)
 
+for name in ("NO_PROXY", "no_proxy"):  # servers of tests are on this machine, whatever proxy it has
+    os.environ[name] = ",".join(filter(None, ("127.0.0.1,localhost", os.environ.get(name))))
+# the terminal's size and colours, and the job of a cluster that the tests may run in
+FOREIGN = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+for name in [name for name in os.environ if name in FOREIGN or name.startswith(("SLURM_", "MASTER_", "TORCHELASTIC_"))]:
+    del os.environ[name]
+
 MODELS = {"opt": "evlgen_opt", "vicuna": "evlgen_vicuna", "any": "evlgen"}
 PARITY = Path(os.environ.get("EVLGEN_PARITY", Path(__file__).parent / "fixtures" / "parity"))
+
+
+# The same examples in every run, however slow the machine; `--hypothesis-profile default` tries new ones.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis also takes numbers and words from the modules that are imported by then: which, depends on the tests
+    before, and any change of the code would change the examples. The slow tests look for new ones anyway."""
+    if config.option.markexpr != "slow":
+        providers.is_local_module_file = lambda path: False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A test, and the fixtures that it is the first to ask for, draw the same whatever ran before."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(scope="session")

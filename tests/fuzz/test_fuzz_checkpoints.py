@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ STATE: dict[str, Any] = {
     "iters": 4,
     "optimizer": {"state": {0: {"step": torch.tensor(4.0)}}},
 }
+# STATE as old versions of torch wrote it; written anew it would hold addresses of memory, which differ
+OLD_FORMAT = (Path(__file__).parents[1] / "fixtures" / "old_format.pth").read_bytes()
 
 
 class Tiny(nn.Module):
@@ -63,7 +66,8 @@ def check_file(guard: Any, data: bytes, name: str = "checkpoint_4.pth") -> list[
 
 
 def test_bytes(fuzz, guard):
-    files = [saved(STATE), saved(STATE, new_format=False), save(STATE["model"])]
+    assert torch.load(io.BytesIO(OLD_FORMAT))["model"].keys() == STATE["model"].keys()
+    files = [saved(STATE), OLD_FORMAT, save(STATE["model"])]
     fuzz(lambda data: check_file(guard, data), st.sampled_from(files).flatmap(damaged), 60)
 
 
