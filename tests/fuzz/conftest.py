@@ -75,7 +75,8 @@ def _guard(tmp_path_factory: pytest.TempPathFactory) -> Guard:
 def guard(_guard: Guard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
     """Watches readers; the working directory is the folder they may write to."""
     monkeypatch.chdir(_guard.empty())
-    yield _guard
+    with _guard.alone():
+        yield _guard
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
