@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from lavis_evlgen.errors import DataError, EvlgenError
 
-REAPED_SECONDS = 0.5  # until the exit code of a process that closed its connections is known
+REAPED_SECONDS = 3.0  # at most, until the exit code of a process that closed its connections is known
 _SIGNS = (RuntimeError, OSError, EOFError)  # torch's own error, and those of tensors that lay with the dead process
 _NAMES = ("image", "video", "image_id", "question_id")  # what tells a sample from others, in records of LAVIS's kind
 
@@ -34,7 +34,7 @@ class Batches(Iterator[Any]):
             return next(self._iterator)
         except _SIGNS as error:
             if isinstance(error, OSError | EOFError):
-                time.sleep(REAPED_SECONDS)
+                self._wait_for_exit_codes()
             fault = self._late() if "DataLoader timed out" in str(error) else self.dead()
             if fault is None:
                 raise
@@ -52,6 +52,11 @@ class Batches(Iterator[Any]):
             "worker holds batches of its own) or give the container more shared memory (docker run --shm-size=8g); "
             "run.num_workers=0 reads in the main process, where an error of the reader is seen"
         )
+
+    def _wait_for_exit_codes(self) -> None:
+        end = time.monotonic() + REAPED_SECONDS
+        while self._workers and self.dead() is None and time.monotonic() < end:
+            time.sleep(0.02)
 
     def close(self) -> None:
         """End the workers; torch would raise its error again with every further child process that ends."""
