@@ -55,7 +55,7 @@ def run_processes(start_processes: Callable[..., list[Any]], tmp_path: Path) -> 
     def run(argv: list[str], world_size: int = 2) -> list[int]:
         processes = start_processes(argv, world_size)
         for process in processes:
-            process.join(120)
+            process.join(300)
         return [process.exitcode for process in processes]
 
     return run

@@ -39,9 +39,9 @@ def _compared(config: dict[str, Any], rank: int) -> dict[str, Any]:
     turn = []
 
     def build() -> Any:
-        turn.append(time.time())
+        turn.append(time.monotonic())
         model = _model(config)
-        turn.append(time.time())
+        turn.append(time.monotonic())
         return model
 
     whole, part = _model(config), built(build, RunSettings(device="cpu", shard="frozen"))

@@ -35,7 +35,7 @@ def stores(world_size: int, late: int | None = None) -> list[dist.Store]:
 
     def join(rank: int) -> None:
         time.sleep(0.3 if rank == late else 0)
-        found[rank] = store_of_this_attempt(Placement(rank, rank, world_size), timedelta(seconds=20))
+        found[rank] = store_of_this_attempt(Placement(rank, rank, world_size), timedelta(seconds=120))
 
     threads = [threading.Thread(target=join, args=(rank,)) for rank in range(world_size)]
     for thread in threads:
@@ -77,6 +77,6 @@ def test_a_restarted_rank_that_is_early_does_not_look_for_one_that_is_gone(kept_
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(60)
+            process.join(300)
         logs = [(tmp_path / f"log.{rank}").read_text() for rank in range(2)]
         assert [process.exitcode for process in ranks] == [0, 0], logs

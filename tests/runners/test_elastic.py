@@ -174,7 +174,7 @@ def run_recorded(start_processes, tmp_path):
     def run(argv: list[str], processes: int) -> str:
         started = start_processes(argv, processes, mixture_run.launch_rank)
         for process in started:
-            process.join(200)
+            process.join(300)
             process.kill()
         logs = [(tmp_path / f"log.{rank}").read_text() for rank in range(processes)]
         assert [process.exitcode for process in started] == [0] * processes, [log[-2000:] for log in logs]

@@ -201,7 +201,8 @@ def test_every_figure_of_a_captioning_run(captioning, train, tmp_path, monkeypat
     train(captioning(tensorboard=True))
     ahead = 1 + models[0].connector.num_tokens_out  # bos and soft prompt; then three words and the end
     for row in rows(tmp_path / "out"):
-        assert row["tokens_per_s"] * row["seconds"] == pytest.approx(4 * (ahead + 4), rel=0.01)
+        rounding = 0.05 * row["seconds"]  # tokens_per_s has one digit behind the point
+        assert row["tokens_per_s"] * row["seconds"] == pytest.approx(4 * (ahead + 4), rel=0.01, abs=rounding)
         assert {"grad_norm", "images_per_s", "data_wait", "host_memory_gib"} <= row.keys()
     (health,) = rows(tmp_path / "out", "gap")
     assert 0 < health["prompt_diversity"] < 1.1
@@ -224,8 +225,12 @@ def test_figures_are_those_of_all_processes(captioning, run_processes, train, tm
     train(captioning("one", use_dist_eval_sampler=False))
     argv = captioning("two", use_dist_eval_sampler=False, batch_size_train=2)
     assert run_processes(argv) == [0, 0], (tmp_path / "log.0").read_text() + (tmp_path / "log.1").read_text()
-    tokens = [[row["tokens_per_s"] * row["seconds"] for row in rows(tmp_path / name)] for name in ("one", "two")]
-    assert tokens[1] == pytest.approx(tokens[0], rel=0.02) and len(tokens[0]) == 2
+    steps = list(zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True))
+    assert len(steps) == 2
+    for step in steps:
+        tokens = [row["tokens_per_s"] * row["seconds"] for row in step]
+        rounding = 0.05 * sum(row["seconds"] for row in step)
+        assert tokens[1] == pytest.approx(tokens[0], rel=0.02, abs=rounding)
     one, two = (rows(tmp_path / name, "gap")[0] for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
     assert [row["processes"] for row in rows(tmp_path / "two", "processes")] == [2]

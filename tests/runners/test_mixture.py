@@ -221,9 +221,9 @@ def check_killed_run(folder: Path, whole: list[list[list[str]]]) -> None:
 
 def kill_both(folder: Path, step: int) -> None:
     """SIGKILL for both ranks as soon as both have drawn `step` batches."""
-    deadline = time.time() + 200
+    deadline = time.monotonic() + 300
     while not all((found := records(folder, rank)) and found[-1]["step"] >= step for rank in RANKS):
-        assert time.time() < deadline, "the run did not get that far"
+        assert time.monotonic() < deadline, "the run did not get that far"
         time.sleep(0.02)
     for rank in RANKS:
         os.kill(records(folder, rank)[-1]["pid"], signal.SIGKILL)
@@ -235,15 +235,15 @@ RUN = {"task": "recording_task", "train_dataset_ratios": RATIOS, "seed": 5, "log
 def test_two_processes_killed_and_resumed(sources, loaders, start_processes, tmp_path):
     make, draw = loaders
     steps = {"max_iters": 160, "iters_per_inner_epoch": 160, "save_freq": 20}
-    argv = write_config(tmp_path, "parts", data=sources, **RUN, **steps, model={"slow": 0.01})
+    argv = write_config(tmp_path, "parts", data=sources, **RUN, **steps, model={"slow": 0.1, "slow_steps": [65, 105]})
     killed = start_processes(argv, 2, mixture_run.launch_rank)
     kill_both(tmp_path / "parts", 65)
     for process in killed:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in killed] == [-signal.SIGKILL] * 2
     resumed = start_processes(argv, 2, mixture_run.launch_rank)
     for process in resumed:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in resumed] == [0, 0], (tmp_path / "log.0").read_text()[-2000:]
     check_killed_run(tmp_path / "parts", draw(make(), 160))
     logs = "".join((tmp_path / f"log.{rank}").read_text() for rank in RANKS)

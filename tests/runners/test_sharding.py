@@ -45,7 +45,7 @@ def compared(forkserver, models, tmp_path_factory) -> list[dict[str, Any]]:
     out = str(tmp_path_factory.mktemp("compared") / "found")
     processes = start_ranks(forkserver, compare, 2, models, out)
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0, 0]
     return [json.loads(Path(f"{out}.{rank}").read_text()) for rank in range(2)]
 

@@ -1,6 +1,9 @@
 """Runs that SLURM starts, without torchrun: the variables that srun gives its tasks, in real processes."""
 
+import itertools
+import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -66,9 +69,20 @@ def test_what_others_have_set_stays():
     assert interface_towards("127.0.0.1") is None and interface_towards("no.such.host.invalid") is None
 
 
+def jobs_with_free_ports(count: int) -> list[int]:
+    """Numbers of jobs whose ports nobody here uses; another run of the tests looks elsewhere."""
+    found = []
+    for job in itertools.count(os.getpid() * 10):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", slurm_port({"SLURM_JOB_ID": str(job)}))) != 0:
+                found.append(job)
+        if len(found) == count:
+            return found
+
+
 def test_two_jobs_of_two_tasks_beside_each_other(config, forkserver, run_processes, tmp_path):
-    started = []
-    for job in (4711, 4712):
+    started, jobs = [], jobs_with_free_ports(2)
+    for job in jobs:
         argv = config(f"job{job}")
         for task in range(2):
             args = (srun(job, task), argv, str(tmp_path / f"log.{job}.{task}"))
@@ -76,12 +90,12 @@ def test_two_jobs_of_two_tasks_beside_each_other(config, forkserver, run_process
     for process in started:
         process.start()
     for process in started:
-        process.join(120)
+        process.join(300)
     logs = "\n".join(path.read_text()[-2000:] for path in tmp_path.glob("log.*"))
     assert [process.exitcode for process in started] == [0, 0, 0, 0], logs
     assert run_processes(config("torchrun")) == [0, 0]
     assert len(losses(tmp_path / "torchrun")) == 12
-    for job in (4711, 4712):
+    for job in jobs:
         assert losses(tmp_path / f"job{job}") == losses(tmp_path / "torchrun")
         state = torch.load(tmp_path / f"job{job}" / "checkpoint_12.pth", weights_only=True)
         assert len(state["rng"]) == 2

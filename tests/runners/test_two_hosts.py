@@ -12,8 +12,9 @@ from hosts import PORT, enter, two_hosts
 from test_resume import same_weights, wait_for
 from tiny_runs import launch_with, losses, write_config
 
-LIMIT = 3.0
-OPTIONS = {"max_iters": 12, "iters_per_inner_epoch": 3, "hang_timeout": LIMIT}
+LIMIT = 4.0
+IN_TIME = LIMIT + 40  # seconds on a busy machine; without the watchdog run.dist_timeout would end a run after 60
+OPTIONS = {"max_iters": 18, "iters_per_inner_epoch": 3, "hang_timeout": LIMIT}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def start_on(hosts, forkserver, tmp_path):
     return start
 
 
-def end_of(processes, seconds: float = 120) -> list[int]:
+def end_of(processes, seconds: float = 300) -> list[int]:
     for process in processes:
         process.join(seconds)
     codes = [process.exitcode for process in processes]
@@ -64,22 +65,23 @@ def test_two_hosts_train_as_one_does(start_on, config, run_processes, tmp_path):
 
 
 def test_a_cut_link_ends_both_and_a_restart_goes_on(hosts, start_on, config, run_processes, tmp_path):
-    options = {**OPTIONS, "model": {"slow": 0.1}}
+    options = {**OPTIONS, "model": {"slow": 0.4, "slow_steps": [8, 18]}}  # from then on there are seconds to cut it in
     processes = start_on("out", PORT + 1, **options)
     wait_for(tmp_path / "disk0" / "out" / "log.jsonl", '"iters": 8')
     hosts.link("down")
     cut = time.monotonic()
     try:
-        assert end_of(processes, LIMIT + 10) == [75, 75]
+        assert end_of(processes, IN_TIME) == [75, 75]
     finally:
         hosts.link("up")
-    assert time.monotonic() - cut < LIMIT + 10
+    assert time.monotonic() - cut < IN_TIME
     lines = ["".join(re.findall(r".*error: .*", (tmp_path / f"log.{rank}").read_text())) for rank in range(2)]
-    assert re.search(rf"rank 1 \(\S+, pid {processes[1].pid}\) has not been heard of for [3-9] s", lines[0]), lines
+    silent = re.search(rf"rank 1 \(\S+, pid {processes[1].pid}\) has not been heard of for (\d+) s", lines[0])
+    assert silent and LIMIT <= int(silent[1]) < IN_TIME, lines
     assert f"rank 1: error: the meeting point of the processes, {hosts.addresses[0]}:{PORT + 1}" in lines[1]
     assert "or the link to it is gone" in lines[1]
     assert end_of(start_on("out", PORT + 2, **options)) == [0, 0], (tmp_path / "log.0").read_text()
-    assert run_processes(config("whole", **options)) == [0, 0]
+    assert run_processes(config("whole", **OPTIONS)) == [0, 0]
     assert losses(tmp_path / "disk0" / "out") == losses(tmp_path / "whole")
     assert same_weights(tmp_path / "disk0" / "out", tmp_path / "whole")
 

@@ -5,15 +5,16 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from test_resume import same_weights, wait_for
 from tiny_runs import losses
 
-LIMIT = 2.0
-OPTIONS = {"max_iters": 12, "iters_per_inner_epoch": 3, "model": {"slow": 0.1}}
+LIMIT = 4.0
+IN_TIME = LIMIT + 40  # seconds on a busy machine; without the watchdog run.dist_timeout would end a run after 60
+OPTIONS = {"max_iters": 18, "iters_per_inner_epoch": 3}
+SLOW = {"slow": 0.4, "slow_steps": [8, 18]}  # from then on there are seconds in which to strike
 
 
 def line_of(path: Path) -> str:
@@ -22,28 +23,26 @@ def line_of(path: Path) -> str:
     return line
 
 
-def ended_within(process, seconds: float) -> float:
-    began = time.monotonic()
+def ended_within(process, seconds: float) -> None:
     process.join(seconds)
     assert process.exitcode is not None, f"alive after {seconds} s"
-    return time.monotonic() - began
 
 
 @pytest.mark.parametrize("victim", [0, 1])  # rank 0 has the store
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_rank_is_named_and_the_run_goes_on(victim, how, config, start_processes, run_processes, tmp_path):
-    argv = config(hang_timeout=LIMIT, **OPTIONS)
+    argv = config(hang_timeout=LIMIT, model=SLOW, **OPTIONS)
     processes = start_processes(argv, 2)
     wait_for(tmp_path / "out" / "log.jsonl", '"iters": 8')
     os.kill(processes[victim].pid, how)
     survivor = processes[1 - victim]
-    ended_within(survivor, LIMIT + 8)
+    ended_within(survivor, IN_TIME)
     assert survivor.exitcode == 75
     line = line_of(tmp_path / f"log.{1 - victim}")
     assert re.search(rf"error: .*rank {victim} \([^ ]+, pid {processes[victim].pid}\)", line), line
     assert "in step " in line and f"The same command goes on from the newest checkpoint in {tmp_path / 'out'}" in line
     processes[victim].kill()
-    processes[victim].join(10)
+    processes[victim].join(60)
     if (victim, how) == (1, signal.SIGKILL):
         assert run_processes(config("whole", **OPTIONS)) == [0, 0]
         assert run_processes(argv) == [0, 0]
@@ -52,12 +51,12 @@ def test_a_lost_rank_is_named_and_the_run_goes_on(victim, how, config, start_pro
 
 
 def test_a_rank_that_was_stopped_too_long_leaves_when_it_wakes(config, start_processes, tmp_path):
-    processes = start_processes(config(hang_timeout=LIMIT, **OPTIONS), 2)
-    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 2')
+    processes = start_processes(config(hang_timeout=LIMIT, model=SLOW, **OPTIONS), 2)
+    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 8')
     os.kill(processes[1].pid, signal.SIGSTOP)
-    ended_within(processes[0], LIMIT + 8)
+    ended_within(processes[0], IN_TIME)
     os.kill(processes[1].pid, signal.SIGCONT)
-    ended_within(processes[1], 3 * LIMIT + 8)
+    ended_within(processes[1], IN_TIME)
     assert [process.exitcode for process in processes] == [75, 75]
     assert "rank 0" in line_of(tmp_path / "log.1").replace("rank 1: error", "")
 
@@ -66,7 +65,7 @@ def test_a_rank_that_lives_but_does_nothing_is_named(config, start_processes, tm
     options = {**OPTIONS, "model": {"hang_at": 4, "nan_rank": 1}}
     processes = start_processes(config(hang_timeout=LIMIT, **options), 2)
     for rank, process in enumerate(processes):
-        process.join(60)
+        process.join(300)
         assert process.exitcode == 75
         line = line_of(tmp_path / f"log.{rank}")
         assert f"pid {processes[1].pid}) has made no progress for " in line

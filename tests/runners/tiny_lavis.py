@@ -25,29 +25,40 @@ class TinyModel(BaseModel):
     """A frozen layer, a trained one with dropout, and a classifier; misbehaves where its configuration says so."""
 
     PRETRAINED_MODEL_CONFIG_DICT = {"default": str(HERE / "tiny_model.yaml")}
-    CONFIG_KEYS = frozenset({"width", "dropout", "nan_at", "nan_rank", "slow", "hang_at"})
+    CONFIG_KEYS = frozenset({"width", "dropout", "nan_at", "nan_rank", "slow", "slow_steps", "hang_at"})
 
     def __init__(
-        self, width: int, dropout: float, nan_at: list[int], nan_rank: int, slow: float, hang_at: int = -1
+        self,
+        width: int,
+        dropout: float,
+        nan_at: list[int],
+        nan_rank: int,
+        slow: float,
+        slow_steps: list[int],
+        hang_at: int = -1,
     ) -> None:
+        """``slow``: seconds of a step; of the steps from one number up to another alone, counted from 0, where
+        ``slow_steps`` has the two."""
         super().__init__()
         self.frozen = nn.Linear(48, width).requires_grad_(False)
         self.trained = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout), nn.Linear(width, CLASSES))
         self.nan_at, self.nan_rank, self.slow = nan_at, nan_rank, slow
+        self.slow_steps = range(*slow_steps) if slow_steps else None
         self.hang_at = hang_at
 
     @classmethod
     def from_config(cls, cfg: Any) -> "TinyModel":
-        return cls(cfg.width, cfg.dropout, list(cfg.nan_at), cfg.nan_rank, cfg.slow, cfg.hang_at)
+        return cls(cfg.width, cfg.dropout, list(cfg.nan_at), cfg.nan_rank, cfg.slow, list(cfg.slow_steps), cfg.hang_at)
 
     def logits(self, samples: dict[str, Any]) -> torch.Tensor:
         return self.trained(self.frozen(samples["image"].flatten(1)))
 
     def forward(self, samples: dict[str, Any]) -> dict[str, torch.Tensor]:
-        time.sleep(self.slow)
         labels = torch.tensor([int(text.split()[1]) for text in samples["text_input"]])
         loss = nn.functional.cross_entropy(self.logits(samples).float(), labels)
         step = samples["epoch"] * samples["num_iters_per_epoch"] + samples["iters"] if "epoch" in samples else -1
+        if self.slow_steps is None or step in self.slow_steps:
+            time.sleep(self.slow)
         if step in self.nan_at and get_rank() == self.nan_rank:
             loss = loss * float("nan")
         if 0 <= step == self.hang_at and get_rank() == self.nan_rank:
