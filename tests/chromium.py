@@ -27,5 +27,5 @@ def dumped(url: str, folder: Path, milliseconds: int) -> tuple[str, list[str]]:
     """A page's content after that much time of its scripts, and the messages on its console."""
     options = [f"--user-data-dir={folder}/profile", "--enable-logging=stderr", f"--virtual-time-budget={milliseconds}"]
     command = [str(CHROMIUM), *OPTIONS, *options, "--dump-dom", url]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     return shown.stdout, [line for line in shown.stderr.splitlines() if "CONSOLE" in line]

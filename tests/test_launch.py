@@ -118,7 +118,7 @@ def test_torchrun_and_the_repository_launchers(tmp_path):
     commands = [(train, tmp_path), (wrong, REPOSITORY)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     started = [subprocess.Popen(command, cwd=folder, **pipes) for command, folder in commands]
-    (_, train_error), (_, wrong_error) = [process.communicate(timeout=240) for process in started]
+    (_, train_error), (_, wrong_error) = [process.communicate(timeout=600) for process in started]
     assert started[0].returncode == 0, train_error[-9000:]
     assert [iters for iters, _, _ in losses(tmp_path / "out")] == [1, 2, 3, 4]
     assert [row["count"] for row in rows(tmp_path / "out", "split")] == [12]

@@ -11,6 +11,8 @@ from typing import Any
 
 from chromium import CHROMIUM, OPTIONS
 
+WAIT = 300  # seconds for anything; a page takes milliseconds, a busy machine may take long
+
 
 class Browser:
     """One tab. ``errors`` has what the console and failed requests said, ``requests`` every address that was asked."""
@@ -22,7 +24,7 @@ class Browser:
         self._log = (profile.parent / "chromium.log").open("w")
         self._process = subprocess.Popen([str(CHROMIUM), *OPTIONS, *own], stdout=self._log, stderr=self._log)
         place = profile / "DevToolsActivePort"
-        self._wait_for(lambda: place.is_file() and place.read_text().count("\n") >= 1, 60, "Chromium to start")
+        self._wait_for(lambda: place.is_file() and place.read_text().count("\n") >= 1, WAIT, "Chromium to start")
         port = place.read_text().splitlines()[0]
         address = self._pages(port)[0]["webSocketDebuggerUrl"]
         self._socket = connect(address, max_size=None)
@@ -35,14 +37,17 @@ class Browser:
     def close(self) -> None:
         self._socket.close()
         self._process.terminate()
-        self._process.wait(20)
-        self._log.close()
+        try:
+            self._process.wait(WAIT)
+        finally:
+            self._process.kill()
+            self._log.close()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(60))
+            message = json.loads(self._socket.recv(WAIT))
             self._note(message)
             if message.get("id") == self._number:
                 assert "error" not in message, message
@@ -54,7 +59,7 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def until(self, script: str, seconds: float = 60) -> Any:
+    def until(self, script: str, seconds: float = WAIT) -> Any:
         """The value of an expression as soon as it is true."""
         found = []
 
@@ -113,7 +118,7 @@ class Browser:
     def _pages(port: str) -> list[dict[str, Any]]:
         import httpx
 
-        pages = httpx.get(f"http://127.0.0.1:{port}/json").json()
+        pages = httpx.get(f"http://127.0.0.1:{port}/json", timeout=WAIT).json()
         return [page for page in pages if page["type"] == "page"]
 
     @staticmethod

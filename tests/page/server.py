@@ -30,7 +30,7 @@ class Server:
     def stop(self) -> int:
         """Ctrl+C; the exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30)
+        return self.process.wait(START)
 
     def _wait(self) -> str:
         end = time.monotonic() + START
