@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,10 @@ from lavis_evlgen.watch.command import Runs
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A run with everything in its log, its last record just written."""
+    """A run with everything in its log, its last record and its checkpoint just written."""
+    now = time.time()
     records = [
-        started(time=time.time() - 100),
+        started(time=now - 100),
         *steps(10, 20, images_per_s=12.5, tokens_per_s=480.0, data_wait=0.35, host_memory_gib=1.5, grad_norm=0.7),
         {"iters": 20, "held_out_loss": 1.5, "shuffled_loss": 1.51, "gap": 0.01, "prompt_diversity": 0.3},
         {"iters": 20, "state": "evaluating", "what": "val"},
@@ -32,27 +34,35 @@ def folder(tmp_path: Path) -> Path:
         *steps(30, loss=0.5, nan_steps=2, bad_samples=1),
     ]
     path = write_run(tmp_path / "one", *records, valid_splits=["val"])
-    os.utime(path / "log.jsonl")
     (path / "checkpoint_20.pth").write_bytes(b"")
+    for name in ("log.jsonl", "checkpoint_20.pth"):
+        os.utime(path / name, (now, now))
     return path
 
 
-def drawn(folder: Path, width: int = 100, height: int = 40, encoding: str = "utf-8") -> str:
-    """A frame as a terminal of this size shows it, without colours."""
-    bytes_ = io.BytesIO()
-    file = io.TextIOWrapper(bytes_, encoding=encoding, errors="replace")
-    console = Console(file=file, width=width, height=height, force_terminal=True, highlight=False, markup=False)
-    runs = Runs(folder)
-    console.print(runs.screen(runs.frames(time.time()), console))
-    file.flush()
-    return re.sub(r"\x1b\[[0-9;]*m", "", bytes_.getvalue().decode(encoding))
+@pytest.fixture
+def drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A frame as a terminal of some size shows it, without colours, when the run has just written its last record."""
+    now, here = (folder / "log.jsonl").stat().st_mtime, folder.parent.parent
+    monkeypatch.chdir(here)  # the path of the temporary folder may be longer than a line
+
+    def draw(shown: Path, width: int = 100, height: int = 40, encoding: str = "utf-8") -> str:
+        bytes_ = io.BytesIO()
+        file = io.TextIOWrapper(bytes_, encoding=encoding, errors="replace")
+        console = Console(file=file, width=width, height=height, force_terminal=True, highlight=False, markup=False)
+        runs = Runs(shown.relative_to(here))
+        console.print(runs.screen(runs.frames(now), console))
+        file.flush()
+        return re.sub(r"\x1b\[[0-9;]*m", "", bytes_.getvalue().decode(encoding))
+
+    return draw
 
 
 def lines(text: str, start: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(start)]
 
 
-def test_one_run_in_full(folder):
+def test_one_run_in_full(folder, drawn):
     text = drawn(folder)
     assert re.search(r"/one +running$", text, re.M) and "step 30 of 100, 30 %" in text
     assert re.search(r"^loss +0\.5000 █.*▁ +learning rate +1\.00e-04", text, re.M)
@@ -67,19 +77,19 @@ def test_one_run_in_full(folder):
     assert len(lines(text, " ")) == 13, "twelve lines of chart, and its legend"
 
 
-def test_the_chart_gives_way_in_low_and_narrow_terminals(folder):
-    for width, height, charted in ((100, 40, 12), (100, 24, 8), (60, 24, 6), (100, 19, 0)):
+def test_the_chart_gives_way_in_low_and_narrow_terminals(folder, drawn):
+    for width, height, charted in ((100, 40, 12), (100, 24, 8), (60, 24, 7), (100, 19, 0)):
         text = drawn(folder, width, height)
         assert len(text.splitlines()) <= height and max(map(len, text.splitlines())) <= width
         assert (text.count("│"), "━━ training" in text) == (charted, charted > 0)
 
 
-def test_terminals_that_know_letters_only(folder):
+def test_terminals_that_know_letters_only(folder, drawn):
     text = drawn(folder, encoding="ascii")
     assert re.search(r"^loss +0\.5000 #+.*_", text, re.M) and "-- training" in text and "*" in text
 
 
-def test_several_runs_are_a_table(folder):
+def test_several_runs_are_a_table(folder, drawn):
     write_run(folder.parent / "two" / "seed1", *steps(10), {"iters": 10, "state": "paused"}, max_iters=10)
     text = drawn(folder.parent)
     assert text.splitlines()[0].endswith(": 2 runs, 1 running, 1 paused")
@@ -119,7 +129,7 @@ def test_json(folder, capsys):
     )
 
 
-def read_until(terminal: int, *texts: str, seconds: float = 60.0) -> None:
+def read_until(terminal: int, *texts: str, seconds: float = 300.0) -> None:
     """Read what the terminal shows until the texts stood in it one after the other."""
     shown, end = "", time.monotonic() + seconds
     pattern = ".*".join(map(re.escape, texts))
