@@ -1,12 +1,13 @@
 """What a yaml needs, in a folder where some of it is missing."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lavis_evlgen.doctor import configuration, smoke
+from lavis_evlgen.doctor import configuration, machine, smoke
 from lavis_evlgen.doctor.findings import NOTE, OK, PROBLEM, examine
 
 
@@ -29,7 +30,8 @@ def levels(found):
     return [each[0] for each in found]
 
 
-def test_a_whole_yaml(yaml, tmp_path):
+def test_a_whole_yaml(yaml, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=100 * machine.GIB))
     path = yaml()
     assert list(configuration.check_keys(path)) == [(OK, f"every key and name in {path} is known")]
     assert list(configuration.check_weights(path)) == [(OK, f"model.llm_model: {tmp_path}/llm")]

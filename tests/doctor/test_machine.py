@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from lavis_evlgen.doctor import machine
@@ -56,10 +57,12 @@ def test_memory_is_that_of_the_control_group_where_it_is_less(monkeypatch, tmp_p
     assert machine.memory_limit() is None
     (tmp_path / "max").write_text("max\n")
     assert machine.memory_limit() is None
-    (tmp_path / "max").write_text(f"{2**30}\n")
-    assert machine.memory_limit() == 2**30
+    (tmp_path / "max").write_text(f"{2**28}\n")
+    assert machine.memory_limit() == 2**28
+    memory = SimpleNamespace(available=8 * machine.GIB, total=16 * machine.GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     level, said = next(iter(machine.check_memory()))
-    assert level == NOTE and said.startswith("1.0 GiB available of ") and "1.0 allowed here (control group)" in said
+    assert level == NOTE and said.startswith("0.2 GiB available of 16.0, 0.2 allowed here (control group): little for")
     (tmp_path / "max").write_text(f"{2**60}\n")
     assert machine.memory_limit() is None
 
