@@ -26,13 +26,22 @@ CONTENT = bytes(range(256)) * 2000
 fork = multiprocessing.get_context("fork")
 
 
+def until(condition, seconds=300.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Answers every path with CONTENT, in two halves; counts the requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[str] = []
-        self.pause = 0.0  # seconds between the halves
+        self.pause = 0.0  # seconds between the halves, unless ``go`` ends it
+        self.go = threading.Event()
+        self.together = 1  # requests that must have come before any of them gets its second half
         self.breaks_off = False
 
     def url(self, name: str) -> str:
@@ -54,7 +63,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         half = len(CONTENT) // 2
         self.wfile.write(CONTENT[:half])
         self.wfile.flush()
-        time.sleep(pause)
+        until(lambda: len(self.server.requests) >= self.server.together)
+        self.server.go.wait(pause)
         if not self.server.breaks_off:
             try:
                 self.wfile.write(CONTENT[half:])
@@ -103,7 +113,7 @@ def processes_get(get, environments):
 
     def wait():
         for process in processes:
-            process.join(60)
+            process.join(300)
         assert not any(process.is_alive() for process in processes)
         got = []
         while not results.empty():
@@ -114,13 +124,6 @@ def processes_get(get, environments):
 
 
 WHOLE = hashlib.sha256(CONTENT).hexdigest()
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_one_process_of_a_node_downloads_and_the_others_wait(server, cache):
@@ -145,9 +148,9 @@ def test_nodes_on_one_disk_without_locks_get_whole_files(server, cache, monkeypa
     """A mocked disk on which locks hold nobody off: each one downloads, and none sees half a file."""
     monkeypatch.setattr(downloads.FileLock, "acquire", lambda self, timeout: None)
     monkeypatch.setattr(downloads.FileLock, "release", lambda self: None)
-    server.pause = 0.2
+    server.together = 3
     _, wait = processes_get(functools.partial(downloads.download_cached_file, server.url("vit.pth")), [{}] * 3)
-    assert wait() == [WHOLE] * 3 and len(server.requests) > 1
+    assert wait() == [WHOLE] * 3 and len(server.requests) == 3
     assert [path.name for path in cache.iterdir()] == ["vit.pth"]
 
 
@@ -171,13 +174,14 @@ def test_another_process_takes_over_from_one_that_is_killed(server, cache):
 
 
 def test_waiting_has_an_end(server, cache, monkeypatch):
-    server.pause = 2.0
+    server.pause = 300
     get = functools.partial(downloads.download_cached_file, server.url("vit.pth"))
     _, wait = processes_get(get, [{}])
     until(lambda: server.requests)
     monkeypatch.setenv("EVLGEN_DOWNLOAD_TIMEOUT", "0.2")
     with pytest.raises(DownloadError, match=r"vit.pth: another process on .* not done with it in 0.2 s \(EVLGEN_DOWN"):
         get()
+    server.go.set()
     assert wait() == [WHOLE]
 
 
@@ -188,11 +192,12 @@ def test_what_is_not_the_whole_file_is_no_file(server, cache, monkeypatch):
     server.breaks_off = False
     with pytest.raises(DownloadError, match="404"):
         downloads.download_cached_file(server.url("missing.pth"))
-    server.pause = 3
-    monkeypatch.setattr(downloads, "_SILENCE", 0.3)
-    with pytest.raises(DownloadError, match="timed out"):
+    server.pause = 300
+    with monkeypatch.context() as patch, pytest.raises(DownloadError, match="timed out"):
+        patch.setattr(downloads, "_SILENCE", 0.3)
         downloads.download_cached_file(server.url("vit.pth"))
     server.pause = 0
+    server.go.set()
     with pytest.raises(DownloadError, match=f"vit-0a1b2c3d.pth holds something else .*{WHOLE}"):
         downloads.download_cached_file(server.url("vit-0a1b2c3d.pth"))
     assert not [path for path in cache.iterdir() if not path.name.endswith(".lock")]

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 
 import pytest
 import tiny_runs
@@ -13,6 +12,7 @@ from lavis_evlgen import launch
 from lavis_evlgen.comparison.compare import compare
 from lavis_evlgen.comparison.plan import read_plan
 from lavis_evlgen.errors import ConfigError
+from lavis_evlgen.runners.training import Training
 
 
 def run(path, **options):
@@ -91,18 +91,23 @@ def test_a_second_call_trains_nothing_again(finished, comparison):
     assert weights.stat().st_mtime_ns == before
 
 
-def test_stopped_and_started_again_it_ends_with_the_same_weights(finished, comparison, tmp_path):
+def test_stopped_and_started_again_it_ends_with_the_same_weights(finished, comparison, tmp_path, monkeypatch):
     _, whole = finished
     path = comparison("stopped", run={"log_freq": 1})
-    slow = ["model.slow=0.02"]
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    with pytest.raises(SystemExit):
-        compare(read_plan(path, slow))
-    timer.cancel()
     folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        step = Training._train_step
+
+        def told_to_stop(self, *args):
+            if self.iters == 6 and self.runner.output_dir == folder / "wide" / "seed1":
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, *args)
+
+        patch.setattr(Training, "_train_step", told_to_stop)
+        with pytest.raises(SystemExit):
+            compare(read_plan(path))
     assert not (folder / "two" / "seed1" / "stage2" / "model.pth").exists()
-    compare(read_plan(path, slow))
+    compare(read_plan(path))
     for arm in ("plain", "wide", "two/seed1/stage1", "two/seed1/stage2"):
         own = arm if "stage" in arm else f"{arm}/seed1"
         assert equal(tiny_runs.trained(folder / own), tiny_runs.trained(whole / own)), arm

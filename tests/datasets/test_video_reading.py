@@ -289,13 +289,13 @@ def test_readers_leave_nothing_behind_that_stalls_a_forked_worker(files):
     gc.disable()
     worker = get_context("fork").Process(target=gc.collect)
     try:
-        threads = len(os.listdir("/proc/self/task"))
+        threads = set(os.listdir("/proc/self/task"))
         for name in ("plain.mp4", "hevc.mp4", "vp9.webm", "h264.avi", "animation.gif", "scrambled.mp4"):
             with suppress(ClipError):
                 read_clip(files[name], 4)
-        assert len(os.listdir("/proc/self/task")) == threads
+        assert set(os.listdir("/proc/self/task")) <= threads  # one of an earlier test may have ended
         worker.start()
-        worker.join(30)
+        worker.join(300)
         assert worker.exitcode == 0
     finally:
         gc.enable()

@@ -31,7 +31,7 @@ class Stuck(Dataset):
         return 2
 
     def __getitem__(self, index: int) -> int:
-        time.sleep(2)
+        time.sleep(4)
         return index
 
 

@@ -189,7 +189,7 @@ def test_two_processes_make_one_whole_folder(tmp_path):
     for process in both:
         process.start()
     for process in both:
-        process.join(20)
+        process.join(300)
     assert [process.exitcode for process in both] == [0, 0]
     assert (target / "a").read_text() == (target / "b").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["made"]

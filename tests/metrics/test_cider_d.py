@@ -111,7 +111,7 @@ def test_it_is_no_bottleneck():
     rng = random.Random(2)
     score = CiderD({str(n): [sentence(rng) for _ in range(20)] for n in range(200)})
     made = [[sentence(rng) for _ in range(5)] for _ in range(16)]
-    began = time.perf_counter()
+    began = time.process_time()
     for n, texts in enumerate(made):
         score(str(n), texts)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5

@@ -117,10 +117,10 @@ def test_any_text_has_tokens_without_punctuation_and_spaces(text):
 
 def test_long_nonsense_is_read_in_no_time():
     """A model that repeats itself must not hang the evaluation."""
-    start = time.monotonic()
+    start = time.process_time()
     for text in ("a" * 20_000, "ha-" * 7_000, "a.b." * 5_000, "'n'" * 7_000, "1/2-" * 5_000, "((:" * 7_000):
         assert ptb_tokens(text)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_the_choice_of_tokenizer(monkeypatch):
