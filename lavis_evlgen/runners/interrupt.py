@@ -25,7 +25,9 @@ class StopSignal:
     def __init__(self, at_once: bool = False) -> None:
         self.requested = False
         self.at_once = at_once
-        self._waiting = False
+        self._waiting = ""
+        self._clock: threading.Timer | None = None
+        self._late = False
         self._previous: dict[int, Any] = {}
         self._outer: StopSignal | None = None
 
@@ -43,29 +45,48 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.requested = True
+        if self._late and self._waiting:
+            logging.warning("%s within %g s: leaving with the last checkpoint as it is.", self._waiting, WAIT_SECONDS)
+            raise SystemExit(EXIT_CODE)
         if self.at_once:
             logging.warning("%s received before the run began: there is nothing to save.", signal.Signals(number).name)
             raise SystemExit(EXIT_CODE)
         logging.warning("%s received: stopping after this step.", signal.Signals(number).name)
+        self.request()
+
+    def request(self) -> None:
+        """Wish it; any thread may."""
+        self.requested = True
         if self._waiting:
-            signal.signal(signal.SIGALRM, self._give_up)
-            signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS)
+            self._start_clock()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Inside, where data may never come, a stop signal ends the process after WAIT_SECONDS in any case."""
-        self._waiting = True
+    def waiting(self, lack: str = "no data came") -> Iterator[None]:
+        """Inside, where something may never come, a wish to stop ends the process after WAIT_SECONDS in any case, also
+        one from before. ``lack`` says in the log what was waited for."""
+        self._waiting = lack
+        if self.requested:
+            self._start_clock()
         try:
             yield
         finally:
-            self._waiting = False
-            if self.requested:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            self._waiting = ""
+            if self._clock is not None:
+                self._clock.cancel()
+                self._clock = None
 
-    def _give_up(self, _number: int, _frame: FrameType | None) -> None:
-        logging.warning("no data came within %g s: leaving with the last checkpoint as it is.", WAIT_SECONDS)
-        raise SystemExit(EXIT_CODE)
+    def _start_clock(self) -> None:
+        if self._clock is None and self._previous:
+            self._clock = threading.Timer(WAIT_SECONDS, self._wake)
+            self._clock.daemon = True
+            self._clock.start()
+
+    def _wake(self) -> None:
+        """Let the main thread, wherever it waits, find out in :meth:`_note` that it is late."""
+        main = threading.main_thread().ident
+        if threading.current_thread() is self._clock and main is not None:
+            self._late = True
+            signal.pthread_kill(main, self.SIGNALS[0])
 
 
 def stop_requested() -> bool:
@@ -77,4 +98,4 @@ def pass_on(told: list[str]) -> None:
     """Stop this process too, where others (by name) were told to."""
     if told and StopSignal.current is not None and not StopSignal.current.requested:
         logging.warning("%s was told to stop: stopping too.", told[0])
-        StopSignal.current.requested = True
+        StopSignal.current.request()

@@ -126,8 +126,11 @@ class RunnerEvlgen(RunnerIter):
         datasets = {name: [of[s] for s in splits if s in of] for name, of in self.datasets.items()}
         return TrainLoader(datasets, self.settings, get_rank(), get_world_size())
 
-    def eval_loader(self, split: str) -> EvalLoader:
-        """Batches of an evaluation split, which exactly one data set must have."""
+    def eval_loader(self, split: str, saved: bool = True) -> EvalLoader:
+        """Batches of an evaluation split, which exactly one data set must have.
+
+        ``saved``: there is nothing to save, so that a stop signal may end the process between two batches.
+        """
         owners = [name for name, of in self.datasets.items() if split in of]
         if not owners:
             known = sorted({each for of in self.datasets.values() for each in of})
@@ -149,7 +152,7 @@ class RunnerEvlgen(RunnerIter):
             self.settings,
             get_rank(),
             get_world_size(),
-            between_batches=self.training.leave_if_told,
+            between_batches=self.training.leave_if_told if saved else lambda: None,
             empty_batches=not of_lavis,
             together=self.sharded,
             name=f"datasets.{owners[0]} ({split})",
@@ -237,7 +240,8 @@ class RunnerEvlgen(RunnerIter):
         model = self.unwrap_dist_model(self.model)
         was_training = model.training
         model.eval()
-        with rng.preserved(), torch.no_grad(), autocast(self.device, self.precision):
+        late = self.stop.waiting(f"the evaluation of {split_name} did not end")
+        with late, rng.preserved(), torch.no_grad(), autocast(self.device, self.precision):
             self.task.before_evaluation(model=model, dataset=loader.dataset)
             results = self.task.evaluation(model, loader, cuda_enabled=self.cuda_enabled)
             metrics = None

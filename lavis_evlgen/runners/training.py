@@ -164,9 +164,10 @@ class Training:
         ACTIVITY.enter("checking whether the model looks at the pictures")
         runner = self.runner
         if self._health is None:
-            loader = runner.eval_loader(runner.valid_splits[0])
+            loader = runner.eval_loader(runner.valid_splits[0], saved=False)
             batches = math.ceil(self.settings.health_batches / get_world_size())
-            self._health = TrainingHealth(loader, batches, runner.device, runner.precision)
+            with runner.stop.waiting():
+                self._health = TrainingHealth(loader, batches, runner.device, runner.precision)
         found = self._health(runner.unwrap_dist_model(runner.model), runner.task.train_step)
         if found is not None:
             self._judge(found)
