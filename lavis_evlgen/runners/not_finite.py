@@ -9,6 +9,7 @@ from typing import Any
 from lavis.common.dist_utils import is_main_process
 from torch import Tensor
 
+from lavis_evlgen.datasets.whole_files import writes_explained
 from lavis_evlgen.errors import DivergedError
 from lavis_evlgen.runners.distributed import gathered
 
@@ -36,7 +37,7 @@ def note_samples(folder: Path, iters: int, loss: float, batches: Sequence[dict[s
     if not is_main_process():
         return
     gradient_only = all(math.isfinite(own) for own, _ in found)
-    with open(folder / FILE, "a", encoding="utf-8") as file:
+    with writes_explained(folder), open(folder / FILE, "a", encoding="utf-8") as file:
         for rank, (own, ids) in enumerate(found):
             if gradient_only or not math.isfinite(own):
                 written = own if math.isfinite(own) else str(own)

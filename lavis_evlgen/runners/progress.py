@@ -4,6 +4,7 @@ import datetime
 import json
 import logging
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from lavis_evlgen.datasets.whole_files import write_text, writes_explained
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.json_text import parse_json
 
@@ -24,20 +26,26 @@ def _finite(value: Any) -> Any:
 
 
 class RunLog:
-    """``log.jsonl`` of a run folder: one JSON object a line, each with ``iters``; TensorBoard gets the same numbers."""
+    """``log.jsonl`` of a run folder: one JSON object a line, each with ``iters``; TensorBoard gets the same numbers.
+
+    What the system refuses to write, as on a full disk, is an EvlgenError.
+    """
 
     def __init__(self, folder: Path, enabled: bool = True, tensorboard: bool = False) -> None:
         """``enabled`` is False on all ranks but the first: they write nothing."""
         self.path = folder / LOG_FILE
         self.enabled = enabled
-        self._board = _board(folder) if enabled and tensorboard else None
+        self._writer = _summary_writer() if enabled and tensorboard else None
+        self._board: Any = None  # opened by the first number, or by rewind
 
     def write(self, record: dict[str, Any], split: str = "train") -> None:
         self._append(record)
-        if self._board is not None:
-            for key, value in record.items():
-                if isinstance(value, int | float) and key != "iters":
-                    self._board.add_scalar(f"{split}/{key}", value, record["iters"])
+        if self._writer is not None:
+            with writes_explained(self.path.parent):
+                self._board = self._board or self._writer(str(self.path.parent))
+                for key, value in record.items():
+                    if isinstance(value, int | float) and key != "iters":
+                        self._board.add_scalar(f"{split}/{key}", value, record["iters"])
 
     def note(self, iters: int, **facts: Any) -> None:
         """Write an event, with the time of day in Unix seconds; measurements alone go to TensorBoard."""
@@ -63,30 +71,43 @@ class RunLog:
         if not (self.enabled and self.path.is_file()):
             return []
         kept = [record for record in self.read() if record.get("iters", 0) <= iters]
-        temporary = self.path.with_suffix(".unfinished")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        with writes_explained(self.path.parent):
+            write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+            if self._writer is not None:
+                # TensorBoard cannot delete; it shows nothing from this step on that an earlier process wrote
+                self.close()
+                self._board = self._writer(str(self.path.parent), purge_step=iters + 1)
         return kept
 
     def _append(self, record: dict[str, Any]) -> None:
-        if self.enabled:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({key: _finite(value) for key, value in record.items()}, default=str) + "\n")
+        if not self.enabled:
+            return
+        line = json.dumps({key: _finite(value) for key, value in record.items()}, default=str) + "\n"
+        with writes_explained(self.path.parent), open(self.path, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # the last line of a process that was killed
+                    line = "\n" + line
+            file.write(line.encode())
 
     def has_evaluation(self, iters: int, split: str) -> bool:
         return any(record.get("split") == split and record.get("iters") == iters for record in self.read())
 
     def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
+        board, self._board = self._board, None
+        if board is not None:
+            try:
+                board.close()
+            except OSError as error:  # the numbers are in log.jsonl, and why the run ends is more important
+                logging.warning("TensorBoard's file in %s is not complete: %s", self.path.parent, error)
 
 
-def _board(folder: Path) -> Any:
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("run.tensorboard: True needs `pip install tensorboard`") from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter
 
 
 class Progress:

@@ -5,12 +5,12 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lavis_evlgen
-from lavis_evlgen.errors import one_line
+from lavis_evlgen.errors import EvlgenError, one_line
 from lavis_evlgen.runners.progress import RunLog
 
 if TYPE_CHECKING:
@@ -35,10 +35,8 @@ class WarningsToLog(logging.Handler):
         self._counts[str(record.msg)] += 1
         if self._counts[str(record.msg)] > MOST_ALIKE:
             return
-        try:
+        with suppress(EvlgenError):  # a full disk, of which the next measurement or checkpoint tells
             self._log.note(self._step(), warning=record.getMessage())
-        except OSError:  # a full disk, of which the checkpoint's own error tells
-            self.handleError(record)
 
 
 @contextmanager
@@ -72,8 +70,8 @@ def end_noted(log: RunLog, training: "Training") -> Iterator[None]:
 def _note_end(log: RunLog, iters: int, **facts: Any) -> None:
     try:
         log.note(iters, **facts)
-    except OSError as error:
-        logging.warning("%s could not be written: %s", log.path, error)
+    except EvlgenError as error:
+        logging.warning("%s", error)
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from lavis_evlgen.datasets.whole_files import write_text, writes_explained
 from lavis_evlgen.errors import ConfigError, nearest
 from lavis_evlgen.registration_tools import register
 from lavis_evlgen.runners import rng
@@ -195,7 +197,7 @@ class RunnerEvlgen(RunnerIter):
 
     def train(self) -> dict[str, Any]:
         """Train (or, with ``run.evaluate``, only evaluate); the metrics by split, on rank 0, else an empty dict."""
-        with self.stop:
+        with self.stop, closing(self.log):
             self.log_config()
             self.cache_features()
             return self.evaluate() if self.evaluate_only else self.training.run()
@@ -274,4 +276,5 @@ class RunnerEvlgen(RunnerIter):
     def log_config(self) -> None:
         """Write the whole configuration beside the results."""
         if is_main_process():
-            OmegaConf.save(OmegaConf.create(self.config.to_dict()), self.output_dir / "config.yaml")
+            with writes_explained(self.output_dir):
+                write_text(self.output_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.to_dict())))
