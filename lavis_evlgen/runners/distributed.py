@@ -26,10 +26,13 @@ class Placement:
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> "Placement":
-        """As torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or SLURM (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID) say."""
+        """As torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID) say.
+
+        A batch script itself has srun's variables too, but no SLURM_STEP_ID: what it starts without srun is alone.
+        """
         if "RANK" in env and "WORLD_SIZE" in env:
             return cls(int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]))
-        if "SLURM_PROCID" in env and "SLURM_NTASKS" in env:
+        if all(name in env for name in ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS")):
             return cls(int(env["SLURM_PROCID"]), int(env.get("SLURM_LOCALID", 0)), int(env["SLURM_NTASKS"]))
         return cls()
 
@@ -106,11 +109,16 @@ def gathered(value: Any) -> list[Any]:
 
 
 def usable_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of this process; ``cuda`` becomes ``cpu``, with one log line, where there is no GPU."""
+    """The device of this process; ``cuda`` becomes ``cpu``, with one log line, where there is no GPU.
+
+    The only GPU that a process sees is its own: ``srun --gpus-per-task=1`` hides those of the others.
+    """
     device = torch.device(name)
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
         logging.warning("run.device is %s, but torch finds no GPU here: running on the CPU.", name)
         return torch.device("cpu")
-    return device if device.index is not None else torch.device("cuda", local_rank)
+    if device.index is not None:
+        return device
+    return torch.device("cuda", local_rank if torch.cuda.device_count() > 1 else 0)

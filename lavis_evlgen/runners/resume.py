@@ -80,7 +80,8 @@ def restore(training: "Training", state: dict[str, Any], path: str) -> None:
         runner.optimizer.load_state_dict(state["optimizer"])
     except ValueError as error:
         raise WeightsError(f"{path}: its optimiser does not fit this model's trained parameters: {error}") from error
-    training.step.scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:  # that of another precision is empty
+        training.step.scaler.load_state_dict(state["scaler"])
     training.iters = training.saved_at = state["iters"]
     training.best = state["best"]
     training.verdict.load_state_dict(state.get("verdict", {}))

@@ -88,6 +88,8 @@ class TrainStep:
         if used:
             not_finite = self._update(broken=breaks > 0, loss_is_finite=math.isfinite(total))
         else:
+            if self.distributed:  # the scaler has looked at the zeros that were exchanged
+                self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         return StepResult(
             loss=total / used if used else float("nan"),

@@ -187,6 +187,18 @@ def test_counts_of_nan_steps_and_bad_samples_go_on_after_a_resume(config, train,
         )
 
 
+def test_a_run_may_go_on_with_a_loss_scale_that_it_did_not_have(config, train, tmp_path, monkeypatch):
+    """From bf16 or a processor to fp16 on a GPU: the scale begins as in a new run."""
+    train(config(max_iters=4))
+    state = load(tmp_path / "out" / "checkpoint_4.pth")
+    assert state["scaler"] == {}
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda kind, enabled: scaler(kind, init_scale=8.0))
+    train(config(max_iters=8))
+    assert load(tmp_path / "out" / "checkpoint_8.pth")["scaler"]["scale"] == 8.0
+    assert load(tmp_path / "out" / "checkpoint_8.pth")["scaler"]["_growth_tracker"] == 4
+
+
 def test_max_epoch_counts_passes_also_where_the_batch_size_changed(config, train, tmp_path, monkeypatch, caplog):
     """40 samples twice: 5 steps of 4, then the other 20 samples in 3 steps of at most 8, then 5 steps of 8."""
     options = {"max_iters": 0, "max_epoch": 2, "save_freq": 1}

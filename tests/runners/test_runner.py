@@ -13,7 +13,7 @@ from tiny_runs import rows, trained
 
 from lavis_evlgen.errors import ConfigError, EvlgenError, WeightsError
 from lavis_evlgen.runners.checkpointing import CheckpointFolder, load, save_atomically
-from lavis_evlgen.runners.distributed import Placement
+from lavis_evlgen.runners.distributed import Placement, usable_device
 
 
 def test_checkpoint_holds_the_trained_tensors_and_everything_to_resume(config, train, tmp_path):
@@ -169,9 +169,24 @@ def test_a_damaged_checkpoint_of_a_later_step_takes_no_place(tmp_path):
 
 def test_placement_from_torchrun_and_slurm():
     assert Placement.from_environment({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Placement(3, 1, 8)
-    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "16", "SLURM_LOCALID": "1"}
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "16", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"}
     assert Placement.from_environment(slurm) == Placement(5, 1, 16)
     assert Placement.from_environment({}) == Placement(0, 0, 1)
+
+
+def test_what_a_batch_script_starts_without_srun_is_alone():
+    """sbatch gives its script the number of tasks of the job; nobody else would come to the meeting point."""
+    script = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "16", "SLURM_LOCALID": "0"}
+    assert Placement.from_environment(script) == Placement(0, 0, 1)
+
+
+@pytest.mark.parametrize(("seen", "index"), [(8, 3), (1, 0)])
+def test_the_gpu_of_a_process(seen, index, monkeypatch):
+    """With ``srun --gpus-per-task=1`` each process sees its own alone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    assert usable_device("cuda", local_rank=3) == torch.device("cuda", index)
+    assert usable_device("cuda:2", local_rank=3) == torch.device("cuda", 2)
 
 
 def test_log_is_json(config, train, tmp_path):

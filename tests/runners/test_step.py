@@ -92,6 +92,18 @@ def test_batches_are_not_changed_and_empty_ones_are_skipped():
     assert step.nan_steps == 0
 
 
+def test_the_scaler_goes_on_after_a_step_in_which_no_process_had_samples():
+    """With several processes such a step exchanges zeros, which the scaler has looked at."""
+    model, step = make_step()
+    step.scaler, step.distributed = torch.amp.GradScaler("cpu", init_scale=4.0), True
+    step.loss_of = lambda model, samples: model(samples.get("image", torch.zeros(1, 4))).mean()
+    assert step([{"bad_samples": ["x.jpg: broken"]}], {}).skipped
+    torch.testing.assert_close(model.weight, torch.ones(1, 4))
+    result = step([{"image": torch.full((2, 4), 0.25)}], {})
+    assert not result.skipped and result.grad_norm == pytest.approx(0.5)
+    torch.testing.assert_close(model.weight, torch.full((1, 4), 0.75))
+
+
 def test_a_rank_without_good_samples_does_not_hang_the_others(config, run_processes, tmp_path):
     data = {"tiny_data": {"train": 40, "bad": 20}}
     argv = config(data=data, batch_size_train=1, max_iters=20, max_bad_share=1.0)
