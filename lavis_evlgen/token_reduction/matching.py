@@ -34,7 +34,9 @@ def bipartite_soft_matching(
         return Reduction.identity(batch, num_tokens, metric.device)
 
     metric = F.normalize(metric.float(), dim=-1)
-    similarity = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
+    # autocast would round similarities to 16 bits: in bf16 most of them then equal others, and the order is lost
+    with torch.autocast(metric.device.type, enabled=False):
+        similarity = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
     if protect_cls:
         similarity[:, 0] = -torch.inf
     best, partner = similarity.max(dim=-1)
