@@ -44,10 +44,12 @@ def load(args: argparse.Namespace) -> tuple[Any, Processor, Any]:
 def _read(model: Any, process: Processor, path: str) -> Any:
     """The batch of one that a model takes of a picture's file, or a video model of a clip's; else a BadSample."""
     from lavis_evlgen.datasets.bad_samples import BadSample, read_picture
-    from lavis_evlgen.datasets.video_text import process_clip
+    from lavis_evlgen.datasets.video_text import SUFFIXES, process_clip
 
     if getattr(model, "temporal", None) is None:
         picture = read_picture(path)
+        if isinstance(picture, BadSample) and Path(path).is_file() and Path(path).suffix.lower() in SUFFIXES:
+            return BadSample(path, f"{picture.reason}; clips need a model of clips, such as evlgen_video trains")
         return picture if isinstance(picture, BadSample) else {"image": process(picture)[None]}
     clip = process_clip(process, Path(path))
     return clip if isinstance(clip, BadSample) else {"video": clip[None]}

@@ -89,6 +89,10 @@ def test_unreadable_pictures_are_told_and_the_others_go_on(run, folder):
     assert lines["cut.jpg"].startswith("error: damaged picture") and "truncated" in lines["cut.jpg"]
     assert lines["text.png"] == "error: not a picture that PIL can read"
     assert not any("error" in lines[path] for path in (PICTURES[0], "whole.jpg"))
+    (folder / "clip.mp4").write_bytes(bytes(99))
+    code, out, _ = run("caption", *MODEL, "clip.mp4", "gone.mp4")
+    text = "not a picture that PIL can read; clips need a model of clips, such as evlgen_video trains"
+    assert (code, out) == (1, f"clip.mp4: error: {text}\ngone.mp4: error: no such file\n")
     code, out, _ = run("answer", *MODEL, "--question", "what?", "--json", "gone.png")
     assert code == 1 and json.loads(out) == {"image": "gone.png", "error": "no such file"}
 

@@ -7,12 +7,14 @@ out of the batch and lists it under ``bad_samples``, so that one broken file nei
 import io
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -21,6 +23,9 @@ from lavis_evlgen.errors import DataError
 LARGEST_FILE = 1 << 29
 # PIL also knows files that are programs (it runs Ghostscript on EPS) and collections of other files
 _FORMATS = frozenset(["AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"])
+# what phones write; its container is that of clips
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIC = "a HEIC picture, which PIL cannot read: save it as JPEG or PNG"
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class _CompleteStream(io.BytesIO):
 
 
 def decode_picture(data: bytes) -> Image.Image:
-    """RGB picture from the bytes of its file.
+    """RGB picture from the bytes of its file, the way up that its EXIF data says.
 
     LAVIS sets PIL's global LOAD_TRUNCATED_IMAGES, which fills the missing part of a cut-off file with grey, and what
     comes behind a damaged byte of a PNG with anything. The stream raises instead when the decoder runs out of bytes,
@@ -111,11 +116,26 @@ def decode_picture(data: bytes) -> Image.Image:
             Image.open(io.BytesIO(data), formats=["PNG"]).verify()
         stream.decoding = True
         picture.load()
-        return picture if picture.mode == "RGB" else picture.convert("RGB")  # convert copies in any case
+        return _upright_rgb(picture)
     except Image.UnidentifiedImageError:
-        raise ValueError("not a picture that PIL can read") from None
+        raise ValueError(HEIC if is_heic(data) else "not a picture that PIL can read") from None
     except Exception as error:  # PIL's plugins raise a dozen kinds of exception on damaged files
         raise ValueError(f"damaged picture ({error})") from error
+
+
+def _upright_rgb(picture: Image.Image) -> Image.Image:
+    with suppress(Exception):  # EXIF data is often damaged where the pixels are whole
+        ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM")):
+        # 16 bits of grey, of which PIL's convert makes white all but the darkest
+        grey = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255)
+        picture = Image.fromarray(grey.astype(np.uint8))
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # convert copies in any case
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether a file that PIL does not know is a picture of a phone."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC
 
 
 @cache

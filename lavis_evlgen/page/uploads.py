@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lavis_evlgen.datasets.bad_samples import BadSample, decode_picture, picture_formats
+from lavis_evlgen.datasets.bad_samples import HEIC, BadSample, decode_picture, is_heic, picture_formats
 from lavis_evlgen.datasets.video_reading import ClipError, measure_clip, read_clip
 from lavis_evlgen.errors import DataError
 from lavis_evlgen.page.served import Served
@@ -103,7 +103,7 @@ def check_size(size: int, limits: Limits) -> None:
 def _container(data: bytes) -> str | None:
     """The suffix of a clip's container by its first bytes; None for anything else."""
     for suffix, (place, marks) in _CONTAINERS.items():
-        if data[place : place + 4] in marks and not _is_avif(data):
+        if data[place : place + 4] in marks and not (_is_avif(data) or is_heic(data)):
             return suffix
     return ".gif" if data[:4] == b"GIF8" and _moves(data) else None
 
@@ -131,7 +131,8 @@ def _picture(data: bytes, name: str, served: Sequence[Served], limits: Limits) -
             f"the picture has too many pixels; the page takes up to {limits.megapixels:g} million"
         ) from None
     except Exception:  # PIL raises a dozen kinds of exception on damaged files
-        raise DataError(f"this is no picture or clip that can be read. {limits.in_words()}") from None
+        what = HEIC if is_heic(data) else "no picture or clip that can be read"
+        raise DataError(f"this is {what}. {limits.in_words()}") from None
     _check_pixels(width, height, "picture", limits)
     try:
         picture = decode_picture(data)

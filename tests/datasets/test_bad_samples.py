@@ -57,6 +57,42 @@ def test_decoding_gives_the_same_pixels_as_pil_and_tolerates_trailing_bytes(trun
     assert np.array_equal(np.asarray(decode_picture(data + b"\0" * 50)), expected)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_a_photo_stands_as_its_camera_was_held(truncation_flag, kind, orientation, turn):
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, exif=exif)
+    seen = np.asarray(decode_picture(buffer.getvalue()))
+    expected = np.rot90(pixels, turn)
+    assert seen.shape == expected.shape
+    assert np.abs(seen.astype(int) - expected).mean() < 20, "up to what JPEG and WebP lose"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_damaged_exif_data_spoils_no_picture(truncation_flag, kind):
+    data = picture_bytes(kind, exif=b"no header of a TIFF file")
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(data)).getexif()
+    assert decode_picture(data).size == (80, 60)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_of_grey_become_eight(truncation_flag, kind):
+    grey = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, kind)
+    assert np.asarray(decode_picture(buffer.getvalue()))[0].tolist() == [[value] * 3 for value in (0, 0, 1, 128, 255)]
+
+
+def test_a_picture_of_a_phone_is_called_so():
+    with pytest.raises(ValueError, match="a HEIC picture, which PIL cannot read: save it as JPEG or PNG"):
+        decode_picture(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+
+
 @pytest.mark.parametrize(("data", "reason"), [(b"", "empty"), (b"no picture at all", "not a picture")])
 def test_other_bytes_are_named_for_what_they_are(data, reason):
     with pytest.raises(ValueError, match=reason):

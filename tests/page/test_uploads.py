@@ -55,6 +55,14 @@ def test_kinds_of_pictures(served, kind):
     assert read_upload(encoded(PICTURE, kind), "", served[:1], LIMITS).kind == "picture"
 
 
+def test_a_photo_is_shown_and_seen_as_the_camera_was_held(served):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right
+    upload = read_upload(encoded(PICTURE, exif=exif), "", served[:1], LIMITS)
+    assert upload.preview.size == (60, 80)
+    assert upload.inputs[served[0].name].frames[0].size == (60, 80)
+
+
 def test_a_large_picture_is_shown_small_and_seen_whole(served):
     picture = Image.linear_gradient("L").resize((1000, 500)).convert("RGB")
     upload = read_upload(encoded(picture), "", served[:1], LIMITS)
@@ -90,6 +98,8 @@ def test_what_is_no_picture(served, clip):
     assert refusal(b"<svg/>" * 99, served).startswith("this is no picture or clip")
     assert refusal(encoded(PICTURE, "PDF"), served).startswith("this is no picture or clip")
     assert refusal(encoded(PICTURE, "EPS"), served).startswith("this is no picture or clip")
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
+    assert refusal(heic, served).startswith("this is a HEIC picture, which PIL cannot read: save it as JPEG or PNG. ")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
     assert "the picture cannot be read: damaged picture" in refusal(encoded(noise)[:-9000], served)
     assert "the clip cannot be read: damaged" in refusal(clip[:200], served)
