@@ -3,21 +3,11 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .workplace import Workplace
+from .workplace import Workplace
 
-Inject = Callable[["Workplace"], str]
+Inject = Callable[[Workplace], str]
 """Disturbs a run and makes it go on; says where the fault struck. Raises Failed or Missed."""
-
-
-class Failed(Exception):
-    """A run did not come back as it should."""
-
-
-class Missed(Exception):
-    """The fault did not strike: the run was over, or the file written, before."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import torch
 from transformers.models.opt import modeling_opt  # noqa: F401  imported once here, not in every run
 
 from . import damaged_checkpoints, damaged_data, full_disk, killing, nan_batches, ranks  # noqa: F401
-from .cases import KINDS, Case, Failed, Missed, plan
+from .cases import KINDS, Case, plan
+from .runs import Failed, Missed
 from .setups import run_undisturbed
 from .table import Result, table, write_json
 from .workplace import Workplace

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from .cases import Failed, kind
-from .runs import Run
+from .cases import kind
+from .runs import Failed, Run
 from .workplace import Workplace
 
 STOPPED = ("stopped at 12", "stopped at 20")

@@ -9,8 +9,8 @@ from pathlib import Path
 from random import Random
 
 from . import files
-from .cases import Failed, kind
-from .runs import USER_ERROR, Run
+from .cases import kind
+from .runs import USER_ERROR, Failed, Run
 from .workplace import Workplace
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .cases import Failed, Missed, kind
-from .runs import USER_ERROR, Run
+from .cases import kind
+from .runs import USER_ERROR, Failed, Missed, Run
 from .workplace import Workplace
 
 PAGE = 4096

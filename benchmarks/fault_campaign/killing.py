@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lavis_evlgen.runners import interrupt
 
-from .cases import Failed, Missed, kind
-from .runs import Run
+from .cases import kind
+from .runs import Failed, Missed, Run
 from .workplace import Workplace
 
 PLAIN = ("map", "stream", "mixture", "workers")

@@ -7,8 +7,8 @@ import numpy as np
 from lavis_evlgen.runners.samples import EpochBatches
 
 from . import files
-from .cases import Failed, kind
-from .runs import USER_ERROR, Run
+from .cases import kind
+from .runs import USER_ERROR, Failed, Run
 from .setups import RUN, numbers
 from .workplace import Workplace
 

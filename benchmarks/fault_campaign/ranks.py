@@ -5,7 +5,8 @@ import time
 
 from lavis_evlgen.runners import interrupt
 
-from .cases import Failed, Missed, kind
+from .cases import kind
+from .runs import Failed, Missed
 from .workplace import Workplace
 
 GRACE = 20  # seconds beyond the time that the configuration allows, for a busy machine

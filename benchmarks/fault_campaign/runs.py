@@ -18,12 +18,18 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from lavis_evlgen import launch
 
-from .cases import Failed, Missed
-
 PATIENCE = 120.0  # seconds after which a run hangs
 POLL = 0.002
 PR_SET_PDEATHSIG = 1
 USER_ERROR = 2  # the launcher's exit code for what a user can mend
+
+
+class Failed(Exception):
+    """A run did not come back as it should."""
+
+
+class Missed(Exception):
+    """The fault did not strike: the run was over, or the file written, before."""
 
 
 class Run:

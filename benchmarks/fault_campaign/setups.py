@@ -9,8 +9,7 @@ from typing import Any
 import tiny_runs  # of the tests
 
 from . import files, parts  # noqa: F401  (registers the parts)
-from .cases import Failed
-from .runs import Run
+from .runs import Failed, Run
 
 ROOT = Path(__file__).parents[2]
 RUN: dict[str, Any] = {**tiny_runs.RUN, "batch_size_eval": 6, "max_bad_share": 1.0}

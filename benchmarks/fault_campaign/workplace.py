@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .cases import Failed, Missed
 from .comparison import difference
-from .runs import Run
+from .runs import Failed, Missed, Run
 from .setups import SETUPS
 
 

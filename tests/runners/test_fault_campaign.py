@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from fault_campaign import cases, damaged_checkpoints
 from fault_campaign.command import main, try_case
 from fault_campaign.comparison import difference
-from fault_campaign.runs import Run
+from fault_campaign.runs import Failed, Missed, Run
 from fault_campaign.table import Result, table
 
 ROOT = Path(__file__).parents[2]
@@ -98,12 +98,12 @@ def test_a_case_is_tried_until_it_strikes_and_a_failure_keeps_its_folder(tmp_pat
         tries.append(place.rng.random())
         place.folder.mkdir(parents=True)
         if len(tries) < 3:
-            raise cases.Missed
+            raise Missed
         return "there"
 
     def fails(place):
         place.folder.mkdir(parents=True)
-        raise cases.Failed("step 3 was lost")
+        raise Failed("step 3 was lost")
 
     monkeypatch.setitem(cases.KINDS, "late", cases.Kind("late", 1, (), strikes_at_third))
     monkeypatch.setitem(cases.KINDS, "bad", cases.Kind("bad", 1, (), fails))
