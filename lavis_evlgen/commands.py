@@ -53,7 +53,7 @@ def answer(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """Draw which patches became one token; with --json print it in numbers."""
     from lavis_evlgen.datasets.bad_samples import BadSample
-    from lavis_evlgen.datasets.video_reading import unreadable
+    from lavis_evlgen.datasets.clip_errors import unreadable
     from lavis_evlgen.reports.tokens import output, states
     from lavis_evlgen.reports.tokens.start import start_weights
 

@@ -1,5 +1,6 @@
 """Chosen frames of a video file by PyAV, decoding no more of the file than they need."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
-from lavis_evlgen.datasets.video_reading import Choose, ClipError, reduced
+from lavis_evlgen.datasets.clip_errors import ClipError
+from lavis_evlgen.datasets.frame_sampling import Choose
 
 # decoders that skip, on request, frames which no other frame needs, and those that can start at any key frame
 SKIPPING = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4"})
@@ -17,6 +19,7 @@ SEEKABLE = SKIPPING | {"av1", "libdav1d", "mjpeg"}
 UNTIMED = frozenset({"avi"})  # formats whose packets have the time of their decoding, not that of their showing
 # a decoder or scaler with threads that is freed in a forked worker of a loader waits for them for ever
 NO_THREADS = 1
+LARGEST = 1920 * 1088  # pixels of a frame; larger ones are reduced while they are decoded, for the memory's sake
 MOST_BYTES = 1 << 26  # of compressed data to keep in memory between listing and decoding; longer files are read twice
 
 
@@ -171,6 +174,12 @@ def _pictures(frames: Sequence[Any]) -> np.ndarray:
         again = number and frame is frames[number - 1]
         pictures[number] = pictures[number - 1] if again else frame.to_ndarray(**options)
     return np.ascontiguousarray(_upright(pictures, _display_matrix(frames[0])))
+
+
+def reduced(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of decoded frames: the file's own, or an equal fraction of both that ``LARGEST`` allows."""
+    factor = math.ceil(math.sqrt(width * height / LARGEST)) if width * height > LARGEST else 1
+    return -(-width // factor), -(-height // factor)
 
 
 def _display_matrix(frame: Any) -> np.ndarray | None:

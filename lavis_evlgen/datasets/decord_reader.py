@@ -6,7 +6,8 @@ import decord
 import numpy as np
 import torch
 
-from lavis_evlgen.datasets.video_reading import Choose, ClipError
+from lavis_evlgen.datasets.clip_errors import ClipError
+from lavis_evlgen.datasets.frame_sampling import Choose
 
 # decord cannot count the frames of these, or finds other ones than it was asked for
 NOT_INDEXED = (".gif", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob")

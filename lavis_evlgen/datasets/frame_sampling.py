@@ -1,11 +1,16 @@
 """Which frames of a clip are read: always exactly T, in order, whatever the clip's length."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lavis_evlgen.errors import ConfigError
 
 SAMPLINGS = ("uniform", "headtail", "random")
+
+Choose = Callable[[int], list[int]]
+"""From the number of frames of a clip to the sorted indices of those to read."""
 
 
 def sample_frames(length: int, count: int, sampling: str = "uniform") -> list[int]:

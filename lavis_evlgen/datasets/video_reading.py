@@ -8,9 +8,6 @@ PyAV reads where it is installed, decord where it is not. Where both read right 
 - only PyAV can be told to leave out frames that no other frame needs, which saves up to a third of the time.
 """
 
-import math
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,25 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lavis_evlgen.datasets.frame_sampling import check_sampling, sample_frames
-from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
+from lavis_evlgen.datasets.clip_errors import ClipError, message, unreadable
+from lavis_evlgen.datasets.frame_sampling import Choose, check_sampling, sample_frames
+from lavis_evlgen.errors import ConfigError, EvlgenError
 
 DECODERS = ("auto", "av", "decord")
-LARGEST = 1920 * 1088  # pixels of a frame; larger ones are reduced while they are decoded, for the memory's sake
-
-Choose = Callable[[int], list[int]]
-"""From the number of frames of a clip to the sorted indices of those to read."""
-
-
-class ClipError(DataError):
-    """A clip cannot be read. The message is the reason alone; whoever knows the file's place in the data names it."""
 
 
 def read_clip(path: str | Path, count: int, sampling: str = "uniform", decoder: str = "auto") -> Tensor:
     """``count`` frames of a video file as uint8 [T, H, W, 3].
 
     Frames are turned as the file's display matrix says, as players do. They are counted as they are shown, whatever
-    the header claims and however irregular their times are. Frames above about two million pixels come reduced.
+    the header claims and however irregular their times are. PyAV reduces frames above about two million pixels.
 
     Args:
         path: any file that FFmpeg reads; with decord not gif and transport streams.
@@ -93,28 +83,6 @@ def measure_clip(path: str | Path, most_frames: int) -> ClipSize:
         raise
     except Exception as error:  # PyAV raises a dozen kinds of exception on damaged files
         raise ClipError(f"damaged, or no video ({message(error)})") from error
-
-
-def unreadable(path: Path) -> str | None:
-    """What is wrong with a file that need not be opened to see it."""
-    if not os.path.exists(path):
-        return "no such file"
-    if not os.path.isfile(path):
-        return "not a file"
-    return None if path.stat().st_size else "the file is empty"
-
-
-def message(error: BaseException) -> str:
-    """An exception's message without what FFmpeg, PyAV and decord put around it."""
-    text = getattr(error, "strerror", None) or str(error)
-    first = next((line.strip() for line in str(text).splitlines() if line.strip()), type(error).__name__)
-    return re.sub(r"^(?:\[[\d:]+\] \S+:\d+: )+", "", first)[:200]
-
-
-def reduced(width: int, height: int) -> tuple[int, int]:
-    """(width, height) of decoded frames: the file's own, or an equal fraction of both that ``LARGEST`` allows."""
-    factor = math.ceil(math.sqrt(width * height / LARGEST)) if width * height > LARGEST else 1
-    return -(-width // factor), -(-height // factor)
 
 
 def _reader(decoder: str) -> Callable[[str, Choose], np.ndarray]:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from lavis_evlgen.datasets.bad_samples import BadSample
 from lavis_evlgen.datasets.captioned import CaptionedFiles, CaptionItems, ReferenceItems
+from lavis_evlgen.datasets.clip_errors import ClipError, message, unreadable
 from lavis_evlgen.datasets.frame_sampling import spread
 from lavis_evlgen.datasets.image_text import Pictures
 from lavis_evlgen.datasets.records import Record
 from lavis_evlgen.datasets.video_annotations import read_clip_records
-from lavis_evlgen.datasets.video_reading import ClipError, message, read_clip, unreadable
+from lavis_evlgen.datasets.video_reading import read_clip
 from lavis_evlgen.errors import ConfigError
 
 SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".gif")

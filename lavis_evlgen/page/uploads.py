@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from lavis_evlgen.datasets.bad_samples import HEIC, BadSample, decode_picture, is_heic, picture_formats
-from lavis_evlgen.datasets.video_reading import ClipError, measure_clip, read_clip
+from lavis_evlgen.datasets.clip_errors import ClipError
+from lavis_evlgen.datasets.video_reading import measure_clip, read_clip
 from lavis_evlgen.errors import DataError
 from lavis_evlgen.page.served import Served
 from lavis_evlgen.reports.tokens import states

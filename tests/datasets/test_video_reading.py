@@ -17,8 +17,9 @@ import torch
 import video_files as video
 
 from lavis_evlgen.datasets import av_reader, video_reading
+from lavis_evlgen.datasets.clip_errors import ClipError
 from lavis_evlgen.datasets.frame_sampling import sample_frames
-from lavis_evlgen.datasets.video_reading import ClipError, read_clip, reduced
+from lavis_evlgen.datasets.video_reading import read_clip
 from lavis_evlgen.errors import ConfigError
 
 IRREGULAR = np.cumsum([0, *([3, 3, 50, 2, 7, 100, 4, 4, 1, 1] * 3)]).tolist()
@@ -330,14 +331,14 @@ def test_frames_before_an_edit_lists_start_are_not_shown(tmp_path):
 
 
 def test_huge_frames_come_reduced(files, monkeypatch):
-    monkeypatch.setattr(video_reading, "LARGEST", 96 * 64 // 3)
+    monkeypatch.setattr(av_reader, "LARGEST", 96 * 64 // 3)
     frames = read_clip(files["plain.mp4"], 4)
     assert frames.shape == (4, 32, 48, 3)
     assert video.numbers(frames.numpy()) == [12, 37, 62, 87]
     monkeypatch.undo()
-    assert reduced(1920, 1080) == (1920, 1080)
-    assert reduced(3840, 2160) == (1920, 1080)
-    assert reduced(7680, 4320) == (1920, 1080)
+    assert av_reader.reduced(1920, 1080) == (1920, 1080)
+    assert av_reader.reduced(3840, 2160) == (1920, 1080)
+    assert av_reader.reduced(7680, 4320) == (1920, 1080)
 
 
 def test_decoders_are_chosen_and_named(files):

@@ -9,7 +9,8 @@ from guard import put
 from hypothesis import strategies as st
 from mutations import damaged
 
-from lavis_evlgen.datasets.video_reading import ClipError, read_clip
+from lavis_evlgen.datasets.clip_errors import ClipError
+from lavis_evlgen.datasets.video_reading import read_clip
 
 KINDS: dict[str, dict[str, Any]] = {
     "a.mp4": {},

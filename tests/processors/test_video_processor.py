@@ -5,8 +5,9 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 from PIL import Image
 
+from lavis_evlgen.datasets.clip_errors import ClipError
 from lavis_evlgen.datasets.frame_sampling import sample_frames
-from lavis_evlgen.datasets.video_reading import ClipError, read_clip
+from lavis_evlgen.datasets.video_reading import read_clip
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.processors.video import CLIP_MEAN, CLIP_STD, VideoEvalProcessor, VideoTrainProcessor
 

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_evlgen.datasets.bad_samples import BadSample, read_picture
-from lavis_evlgen.datasets.video_reading import ClipError, read_clip
+from lavis_evlgen.datasets.clip_errors import ClipError
+from lavis_evlgen.datasets.video_reading import read_clip
 from lavis_evlgen.datasets.video_text import SUFFIXES, process_clip
 from lavis_evlgen.models.temporal import Contextualizer, FrameConcat, FrameMean
 from lavis_evlgen.reports.tokens.figures import agreement, map_figures, token_list
