@@ -45,7 +45,7 @@ from lavis_evlgen.demos import faster_precision
 from lavis_evlgen.embedded import pictures
 from lavis_evlgen.embedded.weights import minilm
 from lavis_evlgen.runners import rng
-from lavis_evlgen.runners.distributed import Placement
+from lavis_evlgen.runners.placement import Placement
 
 ROOT = Path(__file__).parent.parent
 ARMS: dict[str, dict[str, Any]] = {

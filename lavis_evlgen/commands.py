@@ -12,13 +12,14 @@ from lavis_evlgen.asking import QUESTION_PROMPT, check_question_prompt
 from lavis_evlgen.cli_models import for_each_file, load, quiet
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.json_text import read_json
+from lavis_evlgen.runners.placement import Placement
 
 
 def launch(args: argparse.Namespace) -> int:
     """Train or evaluate; the arguments are those of ``lavis_evlgen.train``."""
     from lavis_evlgen import launch as launcher
 
-    if launcher.Placement.from_environment().world_size > 1:
+    if Placement.from_environment().world_size > 1:
         launcher.run_and_leave(args.argv[1:], evaluate=args.evaluate)
     return launcher.main(args.argv[1:], evaluate=args.evaluate)
 
@@ -165,7 +166,6 @@ def compare(args: argparse.Namespace) -> int:
     from lavis_evlgen.comparison.compare import compare, describe, progress_shown
     from lavis_evlgen.comparison.plan import read_plan
     from lavis_evlgen.reports.comparison.report import write_comparison_report
-    from lavis_evlgen.runners.distributed import Placement
 
     arms = args.arms.split(",") if args.arms else None
     try:

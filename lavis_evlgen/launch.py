@@ -28,9 +28,10 @@ from lavis_evlgen.errors import ConfigError, DataError, EvlgenError, first_line
 from lavis_evlgen.launch_options import add_launch_options
 from lavis_evlgen.runners.activity import ACTIVITY
 from lavis_evlgen.runners.data_workers import worker_deaths_named
-from lavis_evlgen.runners.distributed import Placement, init_process_group, on_rank_zero, usable_device
+from lavis_evlgen.runners.distributed import init_process_group, on_rank_zero, usable_device
 from lavis_evlgen.runners.interrupt import StopSignal
 from lavis_evlgen.runners.out_of_memory import OutOfMemory, memory_errors_explained
+from lavis_evlgen.runners.placement import Placement
 from lavis_evlgen.runners.settings import RunSettings
 from lavis_evlgen.runners.sharding import built
 from lavis_evlgen.runners.watchdog import watched

@@ -22,8 +22,9 @@ from lavis_evlgen.comparison.tuning import tune, tuned
 from lavis_evlgen.comparison.turns import train_by_turns
 from lavis_evlgen.config_check import check_config
 from lavis_evlgen.launch import choose_runner, fill_in
-from lavis_evlgen.runners.distributed import Placement, init_process_group
+from lavis_evlgen.runners.distributed import init_process_group
 from lavis_evlgen.runners.interrupt import StopSignal
+from lavis_evlgen.runners.placement import Placement
 from lavis_evlgen.runners.settings import RunSettings
 
 TUNING = "tuning.json"

@@ -13,12 +13,10 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
-if TYPE_CHECKING:
-    from lavis_evlgen.runners.distributed import Placement
+from lavis_evlgen.runners.placement import Placement
 
 PREFIX = "lavis_evlgen/meeting"
 PAUSE = 0.02  # seconds between two looks

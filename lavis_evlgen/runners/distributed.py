@@ -1,10 +1,9 @@
-"""Processes of one run: where this one stands, the process group, and work that rank 0 does for all."""
+"""The processes of one run: how they join, what they exchange, and work that rank 0 does for all."""
 
 import datetime
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,27 +13,7 @@ from lavis.common.dist_utils import get_rank, get_world_size, is_dist_avail_and_
 from lavis_evlgen.errors import EvlgenError
 from lavis_evlgen.runners.attempt import agents_store, store_of_this_attempt
 from lavis_evlgen.runners.meeting import set_meeting_point
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Rank of this process, its number on this machine, and how many processes there are."""
-
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-
-    @classmethod
-    def from_environment(cls, env: Mapping[str, str] = os.environ) -> "Placement":
-        """As torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID) say.
-
-        A batch script itself has srun's variables too, but no SLURM_STEP_ID: what it starts without srun is alone.
-        """
-        if "RANK" in env and "WORLD_SIZE" in env:
-            return cls(int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]))
-        if all(name in env for name in ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS")):
-            return cls(int(env["SLURM_PROCID"]), int(env.get("SLURM_LOCALID", 0)), int(env["SLURM_NTASKS"]))
-        return cls()
+from lavis_evlgen.runners.placement import Placement
 
 
 def init_process_group(placement: Placement, backend: str, dist_url: str, timeout_s: float) -> None:

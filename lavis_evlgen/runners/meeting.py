@@ -4,18 +4,16 @@ import os
 import re
 import socket
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING
 
 import psutil
 
-if TYPE_CHECKING:
-    from lavis_evlgen.runners.distributed import Placement
+from lavis_evlgen.runners.placement import Placement
 
 PORT = 29500  # torch's own
 SLURM_PORTS = range(15000, 30000)  # below those that systems give out by themselves
 
 
-def set_meeting_point(placement: "Placement", backend: str, env: MutableMapping[str, str] = os.environ) -> None:
+def set_meeting_point(placement: Placement, backend: str, env: MutableMapping[str, str] = os.environ) -> None:
     """Put into the environment what torch reads there and torchrun, SLURM or the user have not set."""
     env.setdefault("MASTER_ADDR", slurm_master(env))
     env.setdefault("MASTER_PORT", str(slurm_port(env)))

@@ -38,8 +38,9 @@ from lavis_evlgen.errors import EvlgenError, first_line, one_line
 from lavis_evlgen.runners import interrupt
 from lavis_evlgen.runners.activity import ACTIVITY
 from lavis_evlgen.runners.attempt import agents_store
-from lavis_evlgen.runners.distributed import Placement, gathered
+from lavis_evlgen.runners.distributed import gathered
 from lavis_evlgen.runners.heartbeats import Heartbeat, Peer, find_fault
+from lavis_evlgen.runners.placement import Placement
 from lavis_evlgen.runners.settings import RunSettings
 
 EXIT_CODE = os.EX_TEMPFAIL

@@ -12,7 +12,7 @@ from mutations import mutated, places, values
 from lavis_evlgen import launch
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.runners import rng
-from lavis_evlgen.runners.distributed import Placement
+from lavis_evlgen.runners.placement import Placement
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import torch.distributed as dist
 
 from lavis_evlgen.errors import EvlgenError
 from lavis_evlgen.runners.attempt import store_of_this_attempt
-from lavis_evlgen.runners.distributed import Placement, init_process_group
+from lavis_evlgen.runners.distributed import init_process_group
+from lavis_evlgen.runners.placement import Placement
 
 
 @pytest.fixture

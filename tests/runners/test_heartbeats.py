@@ -3,8 +3,8 @@
 import pytest
 
 from lavis_evlgen.runners.activity import Activity
-from lavis_evlgen.runners.distributed import Placement
 from lavis_evlgen.runners.heartbeats import Heartbeat, Peer, find_fault
+from lavis_evlgen.runners.placement import Placement
 from lavis_evlgen.runners.settings import RunSettings
 from lavis_evlgen.runners.watchdog import Watchdog, connection_broke, store_address
 

@@ -13,7 +13,8 @@ from tiny_runs import rows, trained
 
 from lavis_evlgen.errors import ConfigError, EvlgenError, WeightsError
 from lavis_evlgen.runners.checkpointing import CheckpointFolder, load, save_atomically
-from lavis_evlgen.runners.distributed import Placement, usable_device
+from lavis_evlgen.runners.distributed import usable_device
+from lavis_evlgen.runners.placement import Placement
 
 
 def test_checkpoint_holds_the_trained_tensors_and_everything_to_resume(config, train, tmp_path):

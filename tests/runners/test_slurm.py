@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny_runs import launch_with, losses
 
-from lavis_evlgen.runners.distributed import Placement
 from lavis_evlgen.runners.meeting import SLURM_PORTS, interface_towards, set_meeting_point, slurm_master, slurm_port
+from lavis_evlgen.runners.placement import Placement
 
 SCRIPT = Path(__file__).parents[2] / "projects" / "evlgen" / "slurm.sbatch"
 
