@@ -128,22 +128,30 @@ def usage(run: RunFiles) -> str:
 
 def facts(run: RunFiles, found: dict[str, Any]) -> str:
     """How the run was made, so that it can be made again."""
+    measured = {
+        "seconds a step": found["seconds_per_step"],
+        "seconds for the frozen ViT's features": found["feature_seconds"],
+        f"{run.nouns} seen": f"{found['images_seen']:,}",
+        "trainable parameters": f"{found['trainable_parameters']:,}",
+    }
+    return how_made("The run", found, measured)
+
+
+def how_made(title: str, found: dict[str, Any], measured: dict[str, Any] | None = None) -> str:
+    """What it takes to make a report's runs again, and between that what was ``measured`` of them, as far as known."""
 
     def joined(values: dict[str, Any]) -> str:
         return ", ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ""))
 
     rows = {
         "command": found["command"],
-        "seconds a step": found["seconds_per_step"],
-        "seconds for the frozen ViT's features": found["feature_seconds"],
-        f"{run.nouns} seen": f"{found['images_seen']:,}",
-        "trainable parameters": f"{found['trainable_parameters']:,}",
+        **(measured or {}),
         "configuration": joined({name: repr(value) for name, value in found["config"].items()}),
         "machine": joined(found["machine"]),
         "versions": joined(found["versions"]),
         "date of this page": found["date"],
     }
-    return page.section("The run", "", page.facts({name: value for name, value in rows.items() if value}))
+    return page.section(title, "", page.facts({name: value for name, value in rows.items() if value}))
 
 
 def attribution(run: RunFiles) -> str:

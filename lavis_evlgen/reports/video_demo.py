@@ -64,7 +64,7 @@ def write_video_report(
             _learning(arms),
             *(_clips(arms, split, dataset) for split, dataset in datasets.items()),
             page.section("Cost", "Training alone; memory is the process's peak, evaluation included.", _costs(found)),
-            _facts(found),
+            sections.how_made("The runs", found),
             sections.attribution(first),
         ],
     )
@@ -159,17 +159,3 @@ def _costs(found: dict[str, Any]) -> str:
             f"{arm['soft_prompt_tokens']} tokens",
         ])  # fmt: skip
     return page.table(head, rows)
-
-
-def _facts(found: dict[str, Any]) -> str:
-    def joined(values: dict[str, Any]) -> str:
-        return ", ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ""))
-
-    rows = {
-        "command": found["command"],
-        "configuration": joined({name: repr(value) for name, value in found["config"].items()}),
-        "machine": joined(found["machine"]),
-        "versions": joined(found["versions"]),
-        "date of this page": found["date"],
-    }
-    return page.section("The runs", "", page.facts({name: value for name, value in rows.items() if value}))
