@@ -50,7 +50,7 @@ class EVLGenStep:
         prompt = self.model.soft_prompt(self.samples(batch))
         self.prompt_tokens = prompt.shape[1]
         texts: list[Any] = [([], [0] * self.text_length)] * batch
-        return F.cross_entropy(*self.model.language._predict(prompt, texts))
+        return F.cross_entropy(*self.model.language.target_logits(prompt, texts))
 
     def tokens(self, batch: int) -> list[int]:
         """Visual tokens of an image, then the tokens after every layer of the connector."""

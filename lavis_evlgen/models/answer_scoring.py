@@ -13,40 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lavis_evlgen.models.soft_prompted import SoftPrompted, needs_space
+
 CHUNK = 64  # answers that share a pass; each has its own copy of the question's keys and values
 
 
-class AnswerScoring:
+class AnswerScoring(SoftPrompted):
     """The part of :class:`LanguageModel` for questions; a question is a prompt text, and its answer follows it."""
-
-    model: Any
-    end_token_id: int
-    pad_token_id: Any
-    max_txt_len: int
-    sharded: bool
-
-    def encode_context(self, prompt: str) -> list[int]:
-        raise NotImplementedError
-
-    def _tokenize(self, text: str) -> list[int]:
-        raise NotImplementedError
-
-    def _predict(self, prompt_embeds: Tensor, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-    def _sequence(self, prompt_embeds: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def encode_answer(self, answer: str, question: str) -> list[int]:
-        """Tokens of an answer after a question, its end token included.
-
-        Unlike a caption, an answer is never cut short by the length of what stands before it.
-        """
-        spaced = f" {answer}" if question and not question[-1].isspace() else answer
-        return [*self._tokenize(spaced)[: self.max_txt_len - 1], self.end_token_id]
 
     def answer_loss(
         self, prompt_embeds: Tensor, answers: Sequence[str], questions: Sequence[str], weights: Tensor | None = None
@@ -63,7 +36,7 @@ class AnswerScoring:
         """
         targets = [self.encode_answer(*pair) for pair in zip(answers, questions, strict=True)]
         contexts = [self.encode_context(question) for question in questions]
-        logits, tokens = self._predict(prompt_embeds, list(zip(contexts, targets, strict=True)))
+        logits, tokens = self.target_logits(prompt_embeds, list(zip(contexts, targets, strict=True)))
         if weights is None:
             return F.cross_entropy(logits, tokens)
         lengths = torch.tensor([len(target) for target in targets], device=logits.device)
@@ -95,7 +68,7 @@ class AnswerScoring:
         for number in range(rounds):  # with sharded weights all processes go as often; some ask again then
             row = number % len(questions)
             question = questions[row]
-            spaced = bool(question) and not question[-1].isspace()  # all that tokens depend on
+            spaced = needs_space(question)  # all of the question that the answers' tokens depend on
             if spaced not in encoded:
                 encoded[spaced] = [torch.tensor(self.encode_answer(a, question), device=scores.device) for a in answers]
             targets = encoded[spaced]
@@ -109,9 +82,9 @@ class AnswerScoring:
     def _ask(self, prompt_embeds: Tensor, question: str) -> tuple[Tensor, Any]:
         """Log-probabilities [V] of the token that follows one question, and the keys and values up to there."""
         ids = torch.tensor([self.encode_context(question)], dtype=torch.long, device=prompt_embeds.device)
-        embeds, _ = self._sequence(prompt_embeds, ids, torch.ones_like(ids))
+        embeds, _ = self.sequence(prompt_embeds, ids, torch.ones_like(ids))
         output = self.model.base_model(inputs_embeds=embeds, use_cache=True)
-        return self._logits(output[0][:, -1]).float().log_softmax(dim=-1)[0], output.past_key_values
+        return self.logits(output[0][:, -1]).float().log_softmax(dim=-1)[0], output.past_key_values
 
     def _follow(self, first: Tensor, cache: Any, targets: list[Tensor]) -> Tensor:
         """Log-likelihoods [N] of answers after what :meth:`_ask` gave."""
@@ -121,7 +94,7 @@ class AnswerScoring:
         hidden = self.model.base_model(input_ids=ids[:, :-1], past_key_values=past, use_cache=True)[0]
         lengths = torch.tensor([len(target) for target in targets], device=ids.device)
         real = torch.arange(1, ids.shape[1], device=ids.device) < lengths[:, None]
-        later = -F.cross_entropy(self._logits(hidden[real]).float(), ids[:, 1:][real], reduction="none")
+        later = -F.cross_entropy(self.logits(hidden[real]).float(), ids[:, 1:][real], reduction="none")
         return first[ids[:, 0]].index_add(0, real.nonzero()[:, 0], later)
 
 

@@ -32,7 +32,7 @@ def pictures(kind, batch):
 def step(model, kind, batch):
     """The loss of so many pictures with texts of `TEXT` tokens."""
     prompt = model.soft_prompt(pictures(kind, batch))
-    logits, targets = model.language._predict(prompt, [([], [5] * TEXT)] * batch)
+    logits, targets = model.language.target_logits(prompt, [([], [5] * TEXT)] * batch)
     return F.cross_entropy(logits, targets)
 
 

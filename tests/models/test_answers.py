@@ -115,7 +115,7 @@ def test_rank_keeps_the_likeliest_first_tokens(model, batch):
     for row, question in enumerate(QUESTIONS):
         first = [model.language.encode_answer(answer, question)[:1] for answer in CANDIDATES]
         contexts = [(model.language.encode_context(question), target) for target in first]
-        logits, tokens = model.language._predict(soft[row : row + 1].expand(len(first), -1, -1), contexts)
+        logits, tokens = model.language.target_logits(soft[row : row + 1].expand(len(first), -1, -1), contexts)
         likely = logits.log_softmax(dim=1)[torch.arange(len(first)), tokens]
         chosen = kept[row].isfinite()
         assert int(chosen.sum()) == 3

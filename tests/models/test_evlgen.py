@@ -62,7 +62,7 @@ def test_loss_equals_full_logits(tiny_model, batch, kind):
         for embeds, text in zip(prompt, batch["text_input"], strict=True):
             context, target = language.encode_text(text, "")
             ids = torch.tensor([context + target])
-            sequence, mask = language._sequence(embeds[None], ids, torch.ones_like(ids))
+            sequence, mask = language.sequence(embeds[None], ids, torch.ones_like(ids))
             logits = language.model(inputs_embeds=sequence, attention_mask=mask).logits[0]
             counted = logits[-len(target) - 1 : -1].log_softmax(-1)
             rows.append(-counted[torch.arange(len(target)), torch.tensor(target)])

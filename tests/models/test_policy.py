@@ -59,7 +59,7 @@ def test_the_end_token_counts_and_padding_does_not(tiny_model, batch):
             float(language.log_likelihood(prompt_embeds, torch.tensor([row])))
             for row in ([7, 8, end], [7, 8, end, pad, pad], [7, 8, end, 9], [7, 8])
         ]
-        logits = language.model(inputs_embeds=language._sequence(
+        logits = language.model(inputs_embeds=language.sequence(
             prompt_embeds, torch.tensor([[*language.encode_context(""), 7, 8]]), torch.ones(1, 3, dtype=torch.long)
         )[0]).logits[0]  # fmt: skip
     assert likelihood[0] == likelihood[1] == likelihood[2]
