@@ -95,20 +95,24 @@ def _check_values(value: Any, key: str, path: str, resolved: bool = False) -> No
     if isinstance(value, dict):
         for name, inner in value.items():
             if not isinstance(name, str):
-                raise ConfigError(f"{path}: {key or 'the file'} has the key {str(name)!r}, which is no text: quote it")
+                raise ConfigError(
+                    f"{path}: {key or 'the file'} has the key {str(name)!r}, which is not a string: quote it"
+                )
             _check_values(name, f"{key} (a key of it)", path)
             _check_values(inner, f"{key}.{name}".lstrip("."), path, resolved)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             _check_values(inner, f"{key}[{number}]", path, resolved)
     elif isinstance(value, str) and _UNWRITABLE.search(value):
-        raise ConfigError(f"{path}: {key} holds a character that no text may hold: {value[:40]!r}")
+        raise ConfigError(f"{path}: {key} holds a character that cannot be written as UTF-8: {value[:40]!r}")
     elif isinstance(value, str) and resolved and "${" in value:
-        raise ConfigError(f"{path}: {key}: {value[:80]!r}: `${{` cannot be part of a text")
+        raise ConfigError(f"{path}: {key}: {value[:80]!r}: `${{` cannot be part of a string")
     elif isinstance(value, int) and abs(value) >= 10**300:
         raise ConfigError(f"{path}: {key} is a number of too many digits")
     elif value is not None and not isinstance(value, str | int | float):
-        raise ConfigError(f"{path}: {key} is a {type(value).__name__}; only texts, numbers, true and false are taken")
+        raise ConfigError(
+            f"{path}: {key} is a {type(value).__name__}; only strings, numbers, true and false are allowed"
+        )
 
 
 class _References:

@@ -63,9 +63,11 @@ def fetch(url: str, target: Path, sha256: str = "", progress: bool = False) -> N
         try:
             found = _receive(url, part, progress)
         except OSError as error:  # requests' errors are ones too
-            raise DownloadError(f"{url} could not be fetched ({error}). Put what it holds to {target}") from error
+            raise DownloadError(
+                f"{url} could not be fetched ({error}). Fetch it yourself and save it as {target}"
+            ) from error
         if not found.startswith(sha256):
-            raise DownloadError(f"{url} holds something else than its name says (its SHA-256 is {found})")
+            raise DownloadError(f"{url} gave other content than expected (its SHA-256 is {found})")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

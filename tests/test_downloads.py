@@ -187,7 +187,9 @@ def test_waiting_has_an_end(server, cache, monkeypatch):
 
 def test_what_is_not_the_whole_file_is_no_file(server, cache, monkeypatch):
     server.breaks_off = True
-    with pytest.raises(DownloadError, match=r"vit.pth could not be fetched \(.*\). Put what it holds to .*/vit.pth"):
+    with pytest.raises(
+        DownloadError, match=r"vit.pth could not be fetched \(.*\). Fetch it yourself and save it as .*/vit.pth"
+    ):
         downloads.download_cached_file(server.url("vit.pth"))
     server.breaks_off = False
     with pytest.raises(DownloadError, match="404"):
@@ -198,7 +200,7 @@ def test_what_is_not_the_whole_file_is_no_file(server, cache, monkeypatch):
         downloads.download_cached_file(server.url("vit.pth"))
     server.pause = 0
     server.go.set()
-    with pytest.raises(DownloadError, match=f"vit-0a1b2c3d.pth holds something else .*{WHOLE}"):
+    with pytest.raises(DownloadError, match=f"vit-0a1b2c3d.pth gave other content .*{WHOLE}"):
         downloads.download_cached_file(server.url("vit-0a1b2c3d.pth"))
     assert not [path for path in cache.iterdir() if not path.name.endswith(".lock")]
     named = f"vit-{WHOLE[:8]}.pth"

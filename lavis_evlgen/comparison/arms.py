@@ -54,7 +54,7 @@ def read_arm(name: str, said: Mapping[str, Any], base: DictConfig) -> Arm:
     """An arm of `compare.arms`: `base` is the whole configuration, `said` what differs from it, for each stage too."""
     where = f"compare.arms.{name}"
     if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
-        raise ConfigError(f"{where}: a name is made of letters, digits and . _ + -, since a folder is called so")
+        raise ConfigError(f"{where}: a name is made of letters, digits and . _ + -, as a folder is named after it")
     _check_part(said, ARM_KEYS, where)
     shared = _with_sections(base, said, where)
     parts = list_or_empty(said.get("stages"), f"{where}.stages") or [{}]

@@ -20,7 +20,7 @@ def check_keys(section: Any, known: Iterable[str], where: str) -> None:
 
 def text_or_none(value: Any, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{where}: {str(value)[:60]!r}, expected a text")
+        raise ConfigError(f"{where}: {str(value)[:60]!r}, expected a string")
     return value
 
 

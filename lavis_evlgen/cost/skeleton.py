@@ -51,8 +51,8 @@ def model_section(config: DictConfig) -> tuple[type[nn.Module], dict[str, Any], 
     if model is None or not issubclass(model, _KINDS):
         known = [name for name in registry.list_models() if issubclass(registry.get_model_class(name), _KINDS)]
         raise ConfigError(
-            f"model.arch: {arch!r} is no EVLGen and no BLIP-2 with OPT or Vicuna; "
-            f"the costs of {', '.join(sorted([*known, *_LAVIS]))} can be told"
+            f"model.arch: {arch!r} is neither an EVLGen nor a BLIP-2 with OPT or Vicuna; "
+            f"costs are known of {', '.join(sorted([*known, *_LAVIS]))}"
         )
     section: Any = config.model
     if named is not None:
@@ -100,7 +100,7 @@ def _configuration(name: str, key: str) -> PretrainedConfig:
         config = published_config(name)
         if config is None:
             raise ConfigError(
-                f"model.{key}: there is no configuration of {name!r} on this machine, and it is none of those known "
+                f"model.{key}: there is no configuration of {name!r} on this machine, and it is not among those known "
                 f"({NAMES}). Set model.{key} to a local folder with its config.json (no weights are needed)"
             ) from error
         return config

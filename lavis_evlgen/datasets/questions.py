@@ -106,7 +106,7 @@ def read_answer_list(path: str | Path) -> list[str]:
         raise DataError(f"answer list {path}: not a list in JSON ({reason})") from error
     answers = [answer for answer in found if answer]
     if not answers or not all(isinstance(answer, str) for answer in answers):
-        raise DataError(f"answer list {path} must hold texts, one an answer")
+        raise DataError(f"answer list {path} must hold strings, one for each answer")
     return list(dict.fromkeys(answers))
 
 
@@ -160,7 +160,7 @@ def _question(where: str, row: Any, number: str) -> Question:
         if key not in row:
             raise DataError(f"{where}: no key {key!r}{nearest(key, map(str, row))}")
         if not isinstance(row[key], str) or not row[key].strip():
-            raise DataError(f"{where}: {key!r} must be a text that is not empty, not {str(row[key])[:60]!r}")
+            raise DataError(f"{where}: {key!r} must be a string that is not empty, not {str(row[key])[:60]!r}")
     if "\0" in row["image"]:
         raise DataError(f"{where}: 'image' must be the path of a picture, not {row['image'][:60]!r}")
     known = ("image", "question", "question_id", "image_id", *ANSWER_KEYS, "question_type", "answer_type")

@@ -68,7 +68,7 @@ class ShardFolder:
             return {}
         if name != self._name:
             raise ConfigError(
-                f"--out: {self.record_path} is about shards named {name}; name them so, or another folder"
+                f"--out: {self.record_path} is about shards named {name}; use these names, or another folder"
             )
         numbered = re.compile(re.sub(r"\\\{.*\\\}", r"\\d+", re.escape(self._name)))
         return {name: each for name, each in shards.items() if numbered.fullmatch(name)}  # others would be removed

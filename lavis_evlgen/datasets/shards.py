@@ -57,7 +57,7 @@ def expand_shards(shards: str | Sequence[str], key: str = "shards") -> list[str]
             ) from error
     if os.environ.get(ALLOW_COMMANDS) != "1" and (command := next((p for p in named if p.startswith("pipe:")), None)):
         raise DataError(
-            f"{key}: {command!r} runs a command; start with {ALLOW_COMMANDS}=1 in the environment if you know it"
+            f"{key}: {command!r} runs a command; start with {ALLOW_COMMANDS}=1 in the environment if you trust it"
         )
     once = list(dict.fromkeys(named))
     if len(once) < len(named):

@@ -96,8 +96,8 @@ class Blip2Stage1(Interchange, LoadsCheckpoints, Blip2Qformer):
         sizes = processes.sizes(size, self.temp.device) if self.training else [size]
         if 1 in sizes:
             raise ConfigError(
-                "a batch holds one picture, but BLIP-2's first stage tells pictures from each other: set "
-                "run.batch_size_train and run.batch_size_eval so that no batch, the last of a split included, has one"
+                "a batch holds one picture, but BLIP-2's first stage contrasts the pictures of a batch: choose "
+                "run.batch_size_train and run.batch_size_eval so that none, not even a split's last, is left with one"
             )
         together = self.training and len(set(sizes)) == 1
         with nullcontext() if together else processes.apart():

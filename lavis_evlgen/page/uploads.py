@@ -189,7 +189,7 @@ def _standing_still(served: Served, picture: Image.Image, name: str) -> Shown:
     """A picture for a model of clips: the same frame T times."""
     process: Any = served.process
     if not hasattr(process, "from_frames"):
-        raise DataError(f"{served.name} takes clips alone: upload a clip, or serve a model of pictures")
+        raise DataError(f"{served.name} takes only clips: upload a clip, or serve a model of pictures")
     frames = torch.from_numpy(np.array(picture))[None].expand(process.num_frames, -1, -1, -1)
     clip = process.from_frames(frames)
     shown = states.frames_seen(process, clip[:, :1])

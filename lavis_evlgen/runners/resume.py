@@ -73,7 +73,7 @@ def restore(training: "Training", state: dict[str, Any], path: str) -> None:
             "give it as the model's weights (model.finetuned with model.load_finetuned: True)"
         )
     if type(state["iters"]) is not int or state["iters"] < 0:
-        raise WeightsError(f"{path} is no checkpoint of ours: its step is {state['iters']!r}")
+        raise WeightsError(f"{path} is not a checkpoint of lavis_evlgen: its step is {state['iters']!r}")
     runner = training.runner
     load_trainable_state(runner.unwrap_dist_model(runner.model), state["model"], path)
     try:

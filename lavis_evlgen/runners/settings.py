@@ -117,7 +117,7 @@ class RunSettings:
         for key in ("train_splits", "valid_splits", "test_splits"):
             for name in getattr(self, key):
                 if not isinstance(name, str) or not re.fullmatch(r"[^/\\]+", name) or name in (".", ".."):
-                    raise ConfigError(f"run.{key}: {name!r} is no name of a split: files are called by it")
+                    raise ConfigError(f"run.{key}: {name!r} cannot name a split: result files are named after it")
         for name, weight in self.train_dataset_ratios.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ConfigError(f"run.train_dataset_ratios.{name}: {weight!r}, expected a number from 0 on")

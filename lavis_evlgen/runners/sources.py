@@ -143,9 +143,9 @@ class IterableStream:
             self._dataset.set_position(samples, **{key: value for key, value in options.items() if key in taken})
         elif samples:
             logging.warning(
-                "datasets.%s cannot be resumed within a pass: it starts from its beginning, so that what was seen of "
-                "this pass comes again.", self.name,
-            )  # fmt: skip
+                "datasets.%s cannot be resumed within a pass: it starts over, so samples seen in it come again.",
+                self.name,
+            )
 
     def __next__(self) -> dict[str, Any]:
         with rng.seeded(*self._seed, self._delivered):

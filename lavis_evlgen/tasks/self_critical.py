@@ -184,7 +184,7 @@ def _policy(model: nn.Module) -> Any:
     inner = inner.model if isinstance(inner, SkipsEmptyBatches) else inner
     if not (hasattr(inner, "sample") and hasattr(inner, "policy_loss")):
         raise ConfigError(
-            f"run.task evlgen_scst: {type(inner).__name__} cannot draw captions and tell their likelihood; use one of "
+            f"run.task evlgen_scst: {type(inner).__name__} cannot sample captions and score them; use one of "
             "this package's models, e.g. arch: evlgen_opt, evlgen_vicuna, evlgen, evlgen_video"
         )
     return inner

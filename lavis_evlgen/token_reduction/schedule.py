@@ -80,7 +80,7 @@ def stretched_schedule(schedule: Sequence[int], num_tokens: int, left: int, *, p
     cls = int(protect_cls)
     least = fewest_tokens(num_tokens, len(schedule), protect_cls=protect_cls)
     if not least <= left <= num_tokens:
-        raise ConfigError(f"tokens: {left} cannot be left of {num_tokens}; choose {least} to {num_tokens}")
+        raise ConfigError(f"tokens: {num_tokens} cannot be merged into {left}; choose {least} to {num_tokens}")
     counts = token_counts(num_tokens, schedule, protect_cls=protect_cls)
     merged = [num_tokens - count for count in counts[1:]]
     if not merged[-1]:  # a schedule that merges nothing has no proportions

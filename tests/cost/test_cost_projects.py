@@ -45,7 +45,7 @@ def test_every_model_is_built_without_weights():
 @pytest.mark.parametrize("path", [*OURS, *LAVIS], ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_file_has_costs_or_an_error(path):
     if not is_known(path):
-        with pytest.raises(ConfigError, match="model.arch: .* is no EVLGen and no BLIP-2 with OPT or Vicuna"):
+        with pytest.raises(ConfigError, match="model.arch: .* is neither an EVLGen nor a BLIP-2 with OPT or Vicuna"):
             estimate_file(str(path), [], Assumptions())
         return
     costs = estimate_file(str(path), [], Assumptions())

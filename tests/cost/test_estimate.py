@@ -139,7 +139,7 @@ def test_cached_features_save_the_vits_time(tiny_config):
             {"vit_model": "hf:nobody/vit", "vit_config": None},
             "model.vit_model: there is no configuration of 'nobody/vit'",
         ),
-        ({"arch": "blip2_t5"}, "model.arch: 'blip2_t5' is no EVLGen and no BLIP-2 .* evlgen_opt"),
+        ({"arch": "blip2_t5"}, "model.arch: 'blip2_t5' is neither an EVLGen nor a BLIP-2 .* evlgen_opt"),
         ({"model_type": "pretrain_opt2.8b"}, "model_type: 'pretrain_opt2.8b' is unknown"),
         ({"tome_r": 40}, "tome_r: 40 is too large"),
     ],

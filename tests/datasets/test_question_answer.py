@@ -104,7 +104,7 @@ def test_own_rows(tmp_path):
     [
         ([{"image": "a.png", "qestion": "what?"}], "record 1: no key 'question'; did you mean 'qestion'"),
         ([{"question": "what?"}], "record 1: no key 'image'"),
-        ([{"image": "a.png", "question": " "}], "'question' must be a text that is not empty"),
+        ([{"image": "a.png", "question": " "}], "'question' must be a string that is not empty"),
         ([{"image": "a.png", "question": "q", "answers": {"yes": 3}}], "'answers' must be a string, a list of strings"),
         ([ROWS[0], 3], "record 2: a row must be a dict"),
         (

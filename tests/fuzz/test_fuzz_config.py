@@ -160,11 +160,11 @@ LISTS = "x0: [1]\n" + "".join(f"x{n + 1}: [" + ", ".join([f"'${{x{n}}}'"] * 10) 
         ("a: ${oc.create:[1]}", "others are not allowed"),
         ("a: ${oc.decode:'$'}{oc.env:HOME}", "others are not allowed"),
         ("a: ${nothing}", "'nothing' not found"),
-        ("a: \\${b}\nb: 1", "cannot be part of a text"),  # would be resolved by the next copy
+        ("a: \\${b}\nb: 1", "cannot be part of a string"),  # would be resolved by the next copy
         ("run: {seed: 0x" + "f" * 10_000 + "}", "too many digits"),
-        ("1: {}", "key '1', which is no text"),
+        ("1: {}", "key '1', which is not a string"),
         ("run: {x: !!binary aGFsbG8=}", "run.x is a bytes"),
-        ('run: {output_dir: "a\\0b"}', "run.output_dir holds a character that no text may hold"),
+        ('run: {output_dir: "a\\0b"}', "run.output_dir holds a character that cannot be written as UTF-8"),
         ("- a", "must hold the sections"),
     ],
 )  # fmt: skip
@@ -183,8 +183,8 @@ BASE = {key: CONFIG[key] for key in ("paths", "model", "datasets", "run")}
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("run.valid_splits", ["../../escaped"], "is no name of a split"),
-        ("run.train_splits", [["a"]], "is no name of a split"),
+        ("run.valid_splits", ["../../escaped"], "cannot name a split"),
+        ("run.train_splits", [["a"]], "cannot name a split"),
         ("run.init_lr", float("nan"), "run.init_lr: nan is not of type float"),
         ("run.seed", 2**63, "is not of type int"),
         ("run.num_threads", -1, "run.num_threads must be at least 0"),
@@ -231,8 +231,8 @@ def test_model_values_of_the_wrong_kind_are_named(key, value):
         ({"arms": {"a": {"model": "arch: x"}}}, "compare.arms.a.model: .*expected keys and values"),
         ({"arms": {"a": {"stages": 5}}}, "compare.arms.a.stages: '5', expected a list"),
         ({"claims": 5}, "compare.claims: '5', expected a list"),
-        ({"reference": ["a"]}, "compare.reference: .*expected a text"),
-        ({"tune": {"key": 5, "values": [1], "steps": 5}}, "compare.tune.key: '5', expected a text"),
+        ({"reference": ["a"]}, "compare.reference: .*expected a string"),
+        ({"tune": {"key": 5, "values": [1], "steps": 5}}, "compare.tune.key: '5', expected a string"),
         ({"tune": {"key": "a", "values": "x", "steps": 5}}, "compare.tune.values: 'x', expected a list"),
         ({"seeds": [True]}, "compare.seeds: .*expected whole numbers"),
     ],

@@ -72,7 +72,7 @@ def test_queue_smaller_than_a_batch_and_no_queue_at_all(keys):
 
 @pytest.mark.parametrize("name", QUEUED)
 def test_a_batch_of_one_is_refused(keys, name):
-    with pytest.raises(ConfigError, match=r"a batch holds one picture, .* set run.batch_size_train"):
+    with pytest.raises(ConfigError, match=r"a batch holds one picture, .* raise run.batch_size_train"):
         step(build(f"elip_{name}", keys(name)), samples(name.split("_")[1], 1))
 
 

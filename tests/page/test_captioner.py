@@ -71,7 +71,7 @@ def test_models_and_budgets_differ(captioner, upload):
     assert answers[0].text != answers[1].text and answers[1].schedule == [0] * len(answers[0].schedule)
     with pytest.raises(ConfigError, match="is not served here"):
         captioner.ask(upload, "gone")
-    with pytest.raises(ConfigError, match="tokens: 0 cannot be left of 17"):
+    with pytest.raises(ConfigError, match="tokens: 17 cannot be merged into 0"):
         captioner.ask(upload, tokens=0)
 
 

@@ -45,7 +45,7 @@ def test_another_budget_leaves_the_model_as_it_is(served):
     picture = torch.zeros(1, 3, 56, 56)
     assert other.extract_features({"image": picture}).soft_prompt.shape[1] == 17
     assert image.model.extract_features({"image": picture}).soft_prompt.shape[1] == trained
-    with pytest.raises(ConfigError, match="tokens: 18 cannot be left of 17; choose"):
+    with pytest.raises(ConfigError, match="tokens: 17 cannot be merged into 18; choose"):
         image.with_budget(18)
 
 

@@ -59,7 +59,7 @@ def test_captions_answers_and_budgets(server, served, captioner):
     ("fields", "code", "text"),
     [
         ({"model": "gone"}, 400, "model 'gone' is not served here; known are"),
-        ({"tokens": "99"}, 400, "tokens: 99 cannot be left of 17; choose"),
+        ({"tokens": "99"}, 400, "tokens: 17 cannot be merged into 99; choose"),
         ({"tokens": "many"}, 400, "tokens: Input should be a valid integer"),
     ],
 )

@@ -265,7 +265,7 @@ def test_wrong_run_keys(run_cfg, message):
 
 
 def test_a_model_without_the_interface_is_refused():
-    with pytest.raises(ConfigError, match="Linear cannot draw captions and tell their likelihood"):
+    with pytest.raises(ConfigError, match="Linear cannot sample captions and score them"):
         setup().train_step(nn.Linear(2, 2), BATCH)
     with pytest.raises(ConfigError, match="a batch has no image_id"):
         setup().train_step(Words(DRAWN, []), {"image": BATCH["image"]})

@@ -63,5 +63,5 @@ def test_a_stretched_schedule_keeps_the_proportions():
     assert sorted(stretched_schedule([19] * 12, 257, 143)) == [9] * 6 + [10] * 6
     assert stretched_schedule([128, 64, 32, 16, 8, 0], 257, 133) == [64, 32, 16, 8, 4, 0]
     for left in (4, 258):
-        with pytest.raises(ConfigError, match=f"tokens: {left} cannot be left of 257; choose 5 to 257"):
+        with pytest.raises(ConfigError, match=f"tokens: 257 cannot be merged into {left}; choose 5 to 257"):
             stretched_schedule([64] * 6, 257, left)

@@ -116,7 +116,7 @@ def _vit_builder() -> Any:
             encoder = _vit_of_size(cfg) if cfg.get("vit_config") else build(cfg, from_pretrained and not own_start)
         except (OSError, KeyError) as error:  # no network, or a name that timm has changed
             raise WeightsError(
-                f"vit_weights: the weights that LAVIS starts pretraining from cannot be had ({error}). Set "
+                f"vit_weights: the weights that LAVIS starts pretraining from could not be fetched ({error}). Set "
                 "model.vit_weights to a local copy, or to null for fresh weights"
             ) from error
         if cfg.get("vit_weights"):

@@ -72,8 +72,8 @@ class GuidedContrast(AnyBatchQueue, SharedTextPass):
     def forward(self, samples: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if len(samples["text_input"]) < 2:
             raise ConfigError(
-                "a batch holds one picture, but matching needs others to tell it from: set run.batch_size_train so "
-                "that no batch has one, also where a picture cannot be read"
+                "a batch holds one picture, but matching contrasts it with others: raise run.batch_size_train so that "
+                "no batch is left with one, even where pictures cannot be read"
             )
         return super().forward(samples, *args, **kwargs)
 
