@@ -104,7 +104,7 @@ def _add_try_commands(subparsers: Commands) -> None:
         examples=["evlgen demo", "evlgen demo --video --arms mean,concat"],
         help="draw pictures, train on them, evaluate and report, with weights that come in pip packages",
     )
-    command.add_argument("--video", action="store_true", help="clips instead of pictures: four ways to join frames")
+    command.add_argument("--video", action="store_true", help="clips instead of pictures: five ways to join frames")
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="everything's folder (default: outputs/demo or outputs/demo_video)"
     )
