@@ -1,15 +1,12 @@
-"""The program ``evlgen``, also ``python -m lavis_evlgen.cli``.
-
-cli_commands.py has its commands and their options, commands.py what they do.
-"""
+"""The program ``evlgen``, also ``python -m lavis_evlgen.cli``; its commands are in the folder commands/."""
 
 from __future__ import annotations
 
 import sys
 
 from lavis_evlgen import __version__
-from lavis_evlgen.cli_commands import add_commands
-from lavis_evlgen.cli_help import ProgramParser
+from lavis_evlgen.commands import checking, looking, training, trying
+from lavis_evlgen.commands.help import ProgramParser
 from lavis_evlgen.errors import EvlgenError
 from lavis_evlgen.registration import register_all
 
@@ -47,7 +44,8 @@ def build_parser() -> ProgramParser:
     )
     parser.set_defaults(registers=True)  # False: a command that must start, or can, where LAVIS or torch does not
     parser.add_argument("--version", action="version", version=f"evlgen {__version__}")
-    add_commands(parser.commands)
+    for heading in (trying, training, looking, checking):
+        heading.add_commands(parser.commands)
     return parser
 
 

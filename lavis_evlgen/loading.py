@@ -1,8 +1,9 @@
-"""Models in notebooks: one call for a model and its preprocessing."""
+"""Models with their preprocessing by one call, in notebooks and for commands."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lavis_evlgen.interchange.checkpoint import Checkpoint
 from lavis_evlgen.interchange.names import is_hub_name
 from lavis_evlgen.interchange.pretrained import Interchange
 from lavis_evlgen.models.safe_loading import SUFFIXES
+from lavis_evlgen.runners.distributed import usable_device
 
 
 def load_model_and_preprocess(
@@ -73,6 +75,30 @@ def load_checkpoint_and_preprocess(
     else:
         model = Checkpoint.read(path).build()
     return _ready(model, model.preprocess, True, device)
+
+
+def load_by_options(
+    name: str | None, model_type: str | None, checkpoint: str | None, device: str | None
+) -> tuple[Any, Callable[[Any], torch.Tensor], torch.device]:
+    """The model that the options --model, --model-type, --checkpoint and --device of a command name, for evaluation.
+
+    Returns:
+        The model; its processor, of a PIL picture to [3, H, W] or of a clip's path to [3, T, H, W]; its device.
+    """
+    try:
+        place = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"--device {device}: torch knows no such device; use cpu, cuda or cuda:N") from error
+    if checkpoint and not name:
+        model, processors, _ = load_checkpoint_and_preprocess(checkpoint, place)
+    else:
+        options: dict[str, Any] = {"model_type": model_type}
+        if checkpoint and Path(checkpoint).is_dir():
+            options = {"model_type": checkpoint}
+        elif checkpoint:
+            options |= {"pretrained": checkpoint, "load_finetuned": False}
+        model, processors, _ = load_model_and_preprocess(name or "evlgen", device=place, **options)
+    return model, processors["eval"], place
 
 
 def _ready(

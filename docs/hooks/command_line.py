@@ -10,7 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 if TYPE_CHECKING:
-    from lavis_evlgen.cli_help import CommandParser
+    from lavis_evlgen.commands.help import CommandParser
 
 PAGE = "command_line.md"
 INTRODUCTION = """# Command line

@@ -11,9 +11,9 @@ from typing import Any
 
 from lavis.common.registry import registry
 
-from lavis_evlgen.cli_models import load
 from lavis_evlgen.embedded.about import about
 from lavis_evlgen.errors import ConfigError, nearest
+from lavis_evlgen.loading import load_by_options
 from lavis_evlgen.models.evlgen import EVLGen
 from lavis_evlgen.models.tomeformer import TomeFormer
 from lavis_evlgen.token_reduction import fewest_tokens, stretched_schedule
@@ -25,7 +25,7 @@ class Served:
 
     Attributes:
         name: what the page calls it; differs from that of all others.
-        model, process, device: as `cli_models.load` gives them.
+        model, process, device: as `load_by_options` gives them.
         shipped: whether it is the trained model that comes with the package.
     """
 
@@ -96,7 +96,7 @@ def load_served(args: argparse.Namespace) -> list[Served]:
     asked = [args, *(_beside(args, each) for each in args.beside)]
     served: list[Served] = []
     for each in asked:
-        model, process, device = load(each)
+        model, process, device = load_by_options(each.model, each.model_type, each.checkpoint, each.device)
         if not isinstance(model, EVLGen):
             raise ConfigError(
                 f"serve: {type(model).__name__} is no model of this package; the page can show only these"

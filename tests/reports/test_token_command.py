@@ -112,7 +112,7 @@ def test_what_cannot_be_shown_is_told_and_the_others_go_on(run, folder):
 
 
 def test_what_a_user_can_mend_is_said_before_a_model_is_loaded(run, folder, monkeypatch):
-    monkeypatch.setattr("lavis_evlgen.commands.load", lambda args: pytest.fail("loaded"))
+    monkeypatch.setattr("lavis_evlgen.loading.load_by_options", lambda *args: pytest.fail("loaded"))
     (folder / "file").write_text("")
     for argv, message in {
         ("gone.png", "gone.mp4"): "gone.png: no such file",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 HEADINGS = {
@@ -27,6 +27,10 @@ class CommandParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         shown = "".join(f"  {example}\n" for example in self.examples)
         return f"{self.what[:1].upper()}{self.what[1:]}.\n\n{shown}{shown and chr(10)}{super().format_help()}"
+
+
+AddParser = Callable[..., CommandParser]
+""":meth:`Commands.add_parser` with its heading given."""
 
 
 class Commands:

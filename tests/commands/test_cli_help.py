@@ -9,7 +9,7 @@ import pytest
 
 import lavis_evlgen
 from lavis_evlgen import cli
-from lavis_evlgen.cli_help import HEADINGS, ProgramParser
+from lavis_evlgen.commands.help import HEADINGS, ProgramParser
 
 COMMANDS = dict(cli.build_parser().commands)
 
