@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
 from lavis_evlgen.models.soft_prompted import SoftPrompted, needs_space
 
@@ -49,7 +50,8 @@ class AnswerScoring(SoftPrompted):
     ) -> Tensor:
         """How likely each of the answers is after each of the questions.
 
-        Soft prompt and question pass the model once; their keys and values serve all answers.
+        Soft prompt and question pass the model once; their keys and values serve all answers. Of models that keep
+        something else (state-space models, Gemma 2 in older versions of transformers) they pass with every answer.
 
         Args:
             prompt_embeds: the soft prompt, [B, L', D_l].
@@ -76,26 +78,39 @@ class AnswerScoring(SoftPrompted):
             likely = first[torch.stack([target[0] for target in targets])]
             kept = likely.topk(min(keep or len(answers), len(answers))).indices
             for part in kept.split(CHUNK):
-                scores[row, part] = self._follow(first, cache, [targets[number] for number in part.tolist()])
+                chosen = [targets[number] for number in part.tolist()]
+                if _has_copies(cache):
+                    scores[row, part] = self._follow(first, cache, chosen)
+                else:
+                    scores[row, part] = self._ask_and_follow(prompt_embeds[row : row + 1], question, chosen)
         return scores
 
     def _ask(self, prompt_embeds: Tensor, question: str) -> tuple[Tensor, Any]:
         """Log-probabilities [V] of the token that follows one question, and the keys and values up to there."""
         ids = torch.tensor([self.encode_context(question)], dtype=torch.long, device=prompt_embeds.device)
         embeds, _ = self.sequence(prompt_embeds, ids, torch.ones_like(ids))
-        output = self.model.base_model(inputs_embeds=embeds, use_cache=True)
-        return self.logits(output[0][:, -1]).float().log_softmax(dim=-1)[0], output.past_key_values
+        output = self.body(inputs_embeds=embeds, use_cache=True)
+        cache = getattr(output, "past_key_values", None)
+        return self.logits(output[0][:, -1]).float().log_softmax(dim=-1)[0], cache
 
     def _follow(self, first: Tensor, cache: Any, targets: list[Tensor]) -> Tensor:
         """Log-likelihoods [N] of answers after what :meth:`_ask` gave."""
         ids = pad_sequence(targets, batch_first=True, padding_value=int(self.pad_token_id))
         past = _copies(cache, len(targets))
         # no mask: padding stands on the right, where causal attention never looks
-        hidden = self.model.base_model(input_ids=ids[:, :-1], past_key_values=past, use_cache=True)[0]
+        hidden = self.body(input_ids=ids[:, :-1], past_key_values=past, use_cache=True)[0]
         lengths = torch.tensor([len(target) for target in targets], device=ids.device)
         real = torch.arange(1, ids.shape[1], device=ids.device) < lengths[:, None]
         later = -F.cross_entropy(self.logits(hidden[real]).float(), ids[:, 1:][real], reduction="none")
         return first[ids[:, 0]].index_add(0, real.nonzero()[:, 0], later)
+
+    def _ask_and_follow(self, prompt_embeds: Tensor, question: str, targets: list[Tensor]) -> Tensor:
+        """Log-likelihoods [N] of answers to one question, which is read again for each."""
+        context = self.encode_context(question)
+        pairs = [(context, target.tolist()) for target in targets]
+        logits, tokens = self.target_logits(prompt_embeds.expand(len(targets), -1, -1), pairs)
+        each = -F.cross_entropy(logits, tokens, reduction="none")
+        return torch.stack([part.sum() for part in each.split([len(target) for target in targets])])
 
 
 def _most(number: int, device: torch.device) -> int:
@@ -103,6 +118,11 @@ def _most(number: int, device: torch.device) -> int:
     most = torch.tensor(number, device=device)
     dist.all_reduce(most, dist.ReduceOp.MAX)
     return int(most)
+
+
+def _has_copies(cache: Any) -> bool:
+    """Whether a cache holds keys and values only, of any length, so that :func:`_copies` copies all of it."""
+    return isinstance(cache, tuple) or type(cache) is DynamicCache
 
 
 def _copies(cache: Any, times: int) -> Any:

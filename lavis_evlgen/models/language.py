@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis_evlgen.models.answer_scoring import AnswerScoring
-from lavis_evlgen.models.soft_prompted import pad
+from lavis_evlgen.models.tokens import padded
 
 
 class LanguageModel(AnswerScoring):
@@ -152,7 +152,7 @@ class LanguageModel(AnswerScoring):
     def _continue(self, prompt_embeds: Tensor, prompts: Sequence[str] | None, **options: Any) -> Any:
         """Hugging Face's ``generate`` after soft prompts and prompt texts; what it returns holds new tokens only."""
         contexts = [self.encode_context(prompt) for prompt in prompts or [""] * len(prompt_embeds)]
-        ids, mask = pad(contexts, self.pad_token_id, prompt_embeds.device)
+        ids, mask = padded(contexts, self.pad_token_id, prompt_embeds.device)
         embeds, mask = self.sequence(prompt_embeds, ids, mask)
         # padding goes to the very left: after an empty context generation must go on from the soft prompt
         gaps = (1 - mask).sum(dim=1, keepdim=True)

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lavis_evlgen.models.frozen import Frozen
 from lavis_evlgen.models.layers import find_layers
+from lavis_evlgen.models.tokens import end_token, padded
 
 
 class SoftPrompted(Frozen):
@@ -21,8 +22,11 @@ class SoftPrompted(Frozen):
     Args:
         model: a Hugging Face causal language model.
         tokenizer: its tokenizer.
-        end: the text that ends an answer; None takes the tokenizer's end-of-sequence token.
+        end: the text that ends an answer, one token long; None takes the tokenizer's end-of-sequence token.
         max_txt_len: most tokens of prompt text and text together.
+
+    Raises:
+        ConfigError: `end` is not one token, or there is no end-of-sequence token.
 
     Attributes:
         tokens_read: tokens of all sequences that a loss or likelihood was computed of, padding left out.
@@ -42,10 +46,7 @@ class SoftPrompted(Frozen):
         self.tokenizer = tokenizer
         self.max_txt_len = max_txt_len
         self.tokens_read = 0
-        if end is None:
-            self.end_token_id = tokenizer.eos_token_id
-        else:
-            self.end_token_id = tokenizer(end, add_special_tokens=False).input_ids[0]
+        self.end_token_id = end_token(tokenizer, end)
         self.freeze()
 
     @property
@@ -60,6 +61,13 @@ class SoftPrompted(Frozen):
     @property
     def pad_token_id(self) -> int:
         return self.end_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+
+    @property
+    def body(self) -> Any:
+        """The model without its language head."""
+        found = self.model.base_model
+        # Gemma 3, Llama 4 and JetMoE name a base that they do not have, and give themselves
+        return self.model.model if found is self.model else found
 
     def layers(self) -> list[nn.Module]:
         return find_layers(self.model)
@@ -86,12 +94,12 @@ class SoftPrompted(Frozen):
     ) -> tuple[Tensor, Tensor]:
         """For (context, target) ids, K target ids in all: the targets' logits [K, V] in fp32, and the targets [K]."""
         device = prompt_embeds.device
-        ids, mask = pad([[*context, *target] for context, target in pairs], self.pad_token_id, device)
+        ids, mask = padded([[*context, *target] for context, target in pairs], self.pad_token_id, device)
         embeds, _ = self.sequence(prompt_embeds, ids, mask)
         ahead = embeds.shape[1] - ids.shape[1]
         self.tokens_read += sum(ahead + len(context) + len(target) for context, target in pairs)
         # no mask: padding stands on the right, where causal attention never looks
-        hidden = self.model.base_model(inputs_embeds=embeds, use_cache=False)[0]
+        hidden = self.body(inputs_embeds=embeds, use_cache=False)[0]
         # a position predicts the next token: logits only where that token counts, never for the soft prompt
         counted = [
             (row, ahead - 1 + len(context) + place)
@@ -120,8 +128,9 @@ class SoftPrompted(Frozen):
         config = self.model.config
         if getattr(config, "logits_scaling", None):  # Granite
             logits = logits / config.logits_scaling
-        if getattr(config, "logit_scale", None):  # Cohere
-            logits = logits * config.logit_scale
+        for key in ("logit_scale", "lm_head_multiplier"):  # Cohere; Falcon H1
+            if getattr(config, key, None):
+                logits = logits * getattr(config, key)
         if getattr(config, "final_logit_softcapping", None):  # Gemma 2
             logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
         return logits
@@ -137,15 +146,3 @@ def needs_space(before: str) -> bool:
 
 def _after(before: str, text: str) -> str:
     return f" {text}" if needs_space(before) else text
-
-
-def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of ids as one [B, T] tensor, filled up on the right, and the mask of its real places."""
-    length = max(map(len, rows), default=0)
-    padded = [[*row, *[value] * (length - len(row))] for row in rows]
-    mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
-    shape = (len(rows), length)
-    return (
-        torch.tensor(padded, dtype=torch.long, device=device).view(shape),
-        torch.tensor(mask, dtype=torch.long, device=device).view(shape),
-    )
