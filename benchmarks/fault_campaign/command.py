@@ -21,7 +21,7 @@ from .setups import run_undisturbed
 from .table import Result, table, write_json
 from .workplace import Workplace
 
-ATTEMPTS = 6
+ATTEMPTS = 20
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

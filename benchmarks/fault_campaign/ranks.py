@@ -9,7 +9,7 @@ from .cases import kind
 from .runs import Failed, Missed
 from .workplace import Workplace
 
-GRACE = 20  # seconds beyond the time that the configuration allows, for a busy machine
+GRACE = 60  # seconds beyond the time that the configuration allows, for a busy machine
 
 
 def _others_end(place: Workplace, number: signal.Signals) -> str:

@@ -18,7 +18,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from lavis_evlgen import launch
 
-PATIENCE = 120.0  # seconds after which a run hangs
+PATIENCE = 300.0  # seconds after which a run hangs
 POLL = 0.002
 PR_SET_PDEATHSIG = 1
 USER_ERROR = 2  # the launcher's exit code for what a user can mend
