@@ -53,6 +53,7 @@ PASTE = (
     "document.addEventListener('paste', event => { const files = event.clipboardData.files;"
     f" if (files.length) {CHOOSER}.addFiles(files); }});"
 )
+RECONNECT = 30.0  # seconds that a page is kept for a silent browser: it, its network or this machine may be busy
 log = logging.getLogger(__name__)
 
 
@@ -67,7 +68,14 @@ def add_page(app: FastAPI, captioner: Captioner) -> None:
         Desk(captioner, drawn)
 
     ui.run_with(
-        app, title=TITLE, favicon=FAVICON, dark=None, tailwind=False, language="en-US", show_welcome_message=False
+        app,
+        title=TITLE,
+        favicon=FAVICON,
+        dark=None,
+        tailwind=False,
+        language="en-US",
+        reconnect_timeout=RECONNECT,
+        show_welcome_message=False,
     )
 
 

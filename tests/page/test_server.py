@@ -1,6 +1,7 @@
 """The server as programs see it: a process of its own, asked over HTTP."""
 
 import io
+import json
 import socket
 import statistics
 import sys
@@ -106,6 +107,14 @@ def test_eight_people_at_once_all_get_an_answer(server, captioner):
     assert answers[1].json()["error"].startswith("this is no picture or clip that can be read")
     assert answers[3].json()["error"].startswith("the picture cannot be read")
     assert post(server, good[0]).json()["caption"] == expected[0], "the server lives on"
+
+
+def test_a_page_outlasts_half_a_minute_of_silence(server):
+    """What the server tells a browser when it connects: how often it asks, and how long it waits for an answer."""
+    asked = {"EIO": 4, "transport": "polling"}
+    said = httpx.get(f"{server.address}/_nicegui_ws/socket.io/", params=asked, timeout=WAIT).text
+    found = json.loads(said.removeprefix("0"))
+    assert found["pingInterval"] + found["pingTimeout"] >= 30_000
 
 
 def test_pages_that_would_load_scripts_from_elsewhere_are_off(server):
