@@ -157,6 +157,13 @@ def _add_serve(add_parser: AddParser) -> None:
     command.add_argument(
         "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: the whole network (default: %(default)s)"
     )
+    command.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer under this name too, such as a reverse proxy's; may be repeated",
+    )
     command.add_argument("--port", type=int, default=7860, metavar="N", help="default: %(default)s; 0 takes a free one")
     command.add_argument("--max-mb", type=float, default=20, metavar="X", help="largest upload (default: %(default)s)")
     command.add_argument("--max-seconds", type=float, default=60, metavar="S", help="of a clip (default: %(default)s)")

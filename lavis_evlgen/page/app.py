@@ -16,12 +16,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
+from lavis_evlgen.page.callers import is_local
 from lavis_evlgen.page.captioner import BusyError, Captioner
 from lavis_evlgen.page.served import budgets
 
 FORM = 100_000  # bytes that a request may have beside the file
 DROPPED = 20  # times the limit that is read of a body which is too large, and dropped
-LOCAL = ("127.0.0.1", "localhost", "::1")
 Model = Annotated[str | None, Form()]
 Tokens = Annotated[int | None, Form()]
 STATUS: dict[type[EvlgenError], int] = {BusyError: 503, DataError: 422, ConfigError: 400}
@@ -147,7 +147,7 @@ def serve(app: FastAPI, at: socket.socket, say: Callable[[str], None] = print) -
     """Answer until interrupted (Ctrl+C)."""
     host, port = at.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
-    if host not in LOCAL:
+    if not is_local(host):
         print(
             f"warning: --host {host} lets everyone who reaches this machine use the page, without a password; "
             "leave it out to keep the page to this machine",

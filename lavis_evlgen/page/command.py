@@ -21,6 +21,7 @@ def serve(args: argparse.Namespace) -> int:
         if not getattr(args, name) > 0:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be more than 0")
     from lavis_evlgen.page import app
+    from lavis_evlgen.page.callers import CallersLimit, is_local
     from lavis_evlgen.page.captioner import Captioner
     from lavis_evlgen.page.served import load_served
     from lavis_evlgen.page.uploads import Limits
@@ -31,6 +32,7 @@ def serve(args: argparse.Namespace) -> int:
     captioner = Captioner(load_served(args), Limits(args.max_mb, seconds=args.max_seconds), args.prompt)
     captioner.warm_up()
     server = app.build_app(captioner)
+    server.add_middleware(CallersLimit, local=is_local(at.getsockname()[0]), names=args.allow_host)
     add_page(server, captioner)
     try:
         app.serve(server, at)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from page.server import Server
 from PIL import Image
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from lavis_evlgen import cli
 from lavis_evlgen.page.app import listen
@@ -28,8 +30,9 @@ def png(seed: int, side: int = 60) -> bytes:
     return data.getvalue()
 
 
-def post(server, data: bytes, path: str = "caption", **fields) -> httpx.Response:
-    return httpx.post(f"{server.address}/api/{path}", files={"file": ("a.png", data)}, data=fields, timeout=WAIT)
+def post(server, data: bytes, path: str = "caption", headers=None, **fields) -> httpx.Response:
+    files = {"file": ("a.png", data)}
+    return httpx.post(f"{server.address}/api/{path}", files=files, data=fields, headers=headers, timeout=WAIT)
 
 
 def test_it_says_what_it_serves(server, served):
@@ -120,6 +123,28 @@ def test_a_page_outlasts_half_a_minute_of_silence(server):
 def test_pages_that_would_load_scripts_from_elsewhere_are_off(server):
     for path in ("docs", "redoc", "openapi.json"):
         assert httpx.get(f"{server.address}/{path}", timeout=WAIT).status_code == 404
+
+
+def test_pages_of_other_sites_may_not_ask(server):
+    own = server.address.removeprefix("http://")
+    assert post(server, png(0), headers={"Origin": server.address}).status_code == 200
+    answer = post(server, png(0), headers={"Origin": "https://evil.example"})
+    text = "pages of https://evil.example may not ask this one; if they are your own, start it with --allow-host "
+    assert answer.status_code == 403 and answer.json()["error"] == text + "evil.example"
+    for host, code in {own: 200, "localhost": 200, "evil.example": 403, f"evil.example:{own[-5:]}": 403}.items():
+        assert httpx.get(server.address, headers={"Host": host}).status_code == code, host
+
+
+def test_web_sockets_of_other_sites_are_refused(server):
+    address = server.address.replace("http", "ws") + "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    with connect(address, origin=server.address) as own:
+        assert own.recv(timeout=WAIT).startswith("0{"), "the greeting of Engine.IO"
+    named = address.replace("127.0.0.1", "evil.example")
+    for asked, origin in ((address, "http://evil.example"), (named, None)):
+        there = socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2])))
+        with pytest.raises(InvalidStatus) as error:
+            connect(asked, sock=there, origin=origin)
+        assert error.value.response.status_code == 403
 
 
 def test_a_port_in_use_is_told_before_models_are_loaded(capsys):
