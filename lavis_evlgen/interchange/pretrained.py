@@ -89,7 +89,8 @@ class Interchange:
 
         Args:
             repo_id: OWNER/NAME.
-            dtype, preprocess: see :meth:`save_pretrained`.
+            dtype: see :meth:`save_pretrained`.
+            preprocess: see :meth:`save_pretrained`.
             private: whether a new repository is; None takes the owner's usual.
             token: None takes the one of `huggingface-cli login` or $HF_TOKEN.
 
