@@ -86,9 +86,11 @@ def load_by_options(
         The model; its processor, of a PIL picture to [3, H, W] or of a clip's path to [3, T, H, W]; its device.
     """
     try:
-        place = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        place = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"), key="--device")
     except RuntimeError as error:
         raise ConfigError(f"--device {device}: torch knows no such device; use cpu, cuda or cuda:N") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {device}: torch finds {torch.cuda.device_count()} GPUs here, from cuda:0 on")
     if checkpoint and not name:
         model, processors, _ = load_checkpoint_and_preprocess(checkpoint, place)
     else:

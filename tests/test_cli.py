@@ -174,6 +174,16 @@ def test_what_a_user_can_mend_is_said_in_one_line(run, folder):
     assert code == 2 and "gone.yaml: there is no such file" in error
 
 
+def test_a_gpu_that_is_not_there_is_told_by_the_option(run, folder, caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run("caption", *MODEL[:-1], "cuda", "--num-beams", "1", PICTURES[0])[0] == 0
+    assert "--device is cuda, but torch finds no GPU here: running on the CPU." in caplog.text
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    code, _, error = run("caption", "--device", "cuda:2", PICTURES[0])
+    assert (code, error) == (2, "error: --device cuda:2: torch finds 2 GPUs here, from cuda:0 on\n")
+
+
 def test_wrong_arguments_are_refused(capsys):
     for argv in (["caption", "x.png", "--beams", "3"], ["caption"], ["sing"], ["answer", "x.png"]):
         with pytest.raises(SystemExit) as stop:

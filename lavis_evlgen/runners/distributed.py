@@ -87,8 +87,8 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-def usable_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of this process; ``cuda`` becomes ``cpu``, with one log line, where there is no GPU.
+def usable_device(name: str, local_rank: int = 0, key: str = "run.device") -> torch.device:
+    """The device of this process; without a GPU ``cuda`` becomes ``cpu``, with one log line that names `key`.
 
     The only GPU that a process sees is its own: ``srun --gpus-per-task=1`` hides those of the others.
     """
@@ -96,7 +96,7 @@ def usable_device(name: str, local_rank: int = 0) -> torch.device:
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
-        logging.warning("run.device is %s, but torch finds no GPU here: running on the CPU.", name)
+        logging.warning("%s is %s, but torch finds no GPU here: running on the CPU.", key, name)
         return torch.device("cpu")
     if device.index is not None:
         return device
