@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from lavis_evlgen.models.soft_prompted import SoftPrompted, needs_space
+from lavis_evlgen.models.soft_prompted import SoftPrompted
+from lavis_evlgen.models.tokens import needs_space
 
 CHUNK = 64  # answers that share a pass; each has its own copy of the question's keys and values
 
@@ -65,7 +66,7 @@ class AnswerScoring(SoftPrompted):
             that are not kept.
         """
         scores = torch.full((len(questions), len(answers)), -math.inf, device=prompt_embeds.device)
-        encoded: dict[bool, list[Tensor]] = {}
+        encoded: dict[str, list[Tensor]] = {}
         rounds = _most(len(questions), scores.device) if self.sharded else len(questions)
         for number in range(rounds):  # with sharded weights all processes go as often; some ask again then
             row = number % len(questions)

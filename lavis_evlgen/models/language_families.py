@@ -10,10 +10,14 @@ from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.models.hub import load_pretrained, parse_precision
 from lavis_evlgen.models.language import LanguageModel
 from lavis_evlgen.models.layers import checkpoint_layers, find_layers
+from lavis_evlgen.models.tokens import shared_start, spaced
 
 
 class OPT(LanguageModel):
-    """OPT as BLIP-2 and EVLGen use it: ``[soft prompt]</s>text\\n``, with loss on ``</s>`` unless there is a prompt."""
+    """OPT as BLIP-2 and EVLGen use it: ``[soft prompt]</s>text\\n``, with loss on ``</s>`` unless there is a prompt.
+
+    A prompt is part of the text, without loss; a text that does not begin with it gets it.
+    """
 
     bos_first = False
 
@@ -21,10 +25,17 @@ class OPT(LanguageModel):
         return self.tokenizer(prompt).input_ids
 
     def encode_text(self, text: str, prompt: str) -> tuple[list[int], list[int]]:
-        # as in BLIP-2, the prompt is part of the text (a processor puts it there) and only masked here
-        ids = self.tokenizer(text + "\n", truncation=True, max_length=self.max_txt_len).input_ids
-        length = len(self.encode_context(prompt)) if prompt else 0
-        return ids[:length], ids[length:]
+        if not prompt:
+            return [], self._with_end(text)
+        # in BLIP-2's files a processor has put the prompt before the text
+        ids = self._with_end(text if text.startswith(prompt) else f"{prompt}{spaced(text, prompt)}")
+        context = shared_start(ids, self.encode_context(prompt))
+        if len(context) == len(ids):
+            raise self.no_room(prompt)
+        return context, ids[len(context) :]
+
+    def _with_end(self, text: str) -> list[int]:
+        return self.tokenizer(text + "\n", truncation=True, max_length=self.max_txt_len).input_ids
 
 
 class Vicuna(LanguageModel):
@@ -86,8 +97,12 @@ def build_language_model(
         max_txt_len, max_output_txt_len, end: see the classes.
 
     Raises:
-        ConfigError: unknown kind. WeightsError: nothing to load under that name.
+        ConfigError: unknown kind, or lengths that leave no token beside the one that begins or ends a text.
+        WeightsError: nothing to load under that name.
     """
+    for limit, length in (("max_txt_len", max_txt_len), ("max_output_txt_len", max_output_txt_len)):
+        if length < 2:
+            raise ConfigError(f"model.{limit}: {length} tokens hold no text; give at least 2")
     key = "opt_model" if kind == "opt" else "llm_model"
     dtype = parse_precision(llm_precision, "llm_precision")
     tokenizer = load_pretrained(AutoTokenizer.from_pretrained, name, key, use_fast=kind == "any")

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.models.frozen import Frozen
 from lavis_evlgen.models.layers import find_layers
-from lavis_evlgen.models.tokens import end_token, padded
+from lavis_evlgen.models.tokens import end_token, padded, spaced
 
 
 class SoftPrompted(Frozen):
@@ -79,15 +80,24 @@ class SoftPrompted(Frozen):
     def encode_text(self, text: str, prompt: str) -> tuple[list[int], list[int]]:
         """Tokens of one training text: those without loss (its prompt) and those with loss."""
         context = self.encode_context(prompt)
-        room = max(self.max_txt_len - len(context) - 1, 0)
-        return context, [*self._tokenize(_after(prompt, text))[:room], self.end_token_id]
+        room = self.max_txt_len - len(context) - 1
+        if room < 1:
+            raise self.no_room(prompt)
+        return context, [*self._tokenize(spaced(text, prompt))[:room], self.end_token_id]
+
+    def no_room(self, prompt: str) -> ConfigError:
+        """The error of a prompt that leaves nothing of `max_txt_len` for a text."""
+        return ConfigError(
+            f"model.max_txt_len: {self.max_txt_len} tokens leave no room for a text after the prompt {prompt[:40]!r}, "
+            f"which has {len(self.encode_context(prompt))}"
+        )
 
     def encode_answer(self, answer: str, question: str) -> list[int]:
         """Tokens of an answer after a question, its end token included.
 
         Unlike a caption, an answer is never cut short by the length of what stands before it.
         """
-        return [*self._tokenize(_after(question, answer))[: self.max_txt_len - 1], self.end_token_id]
+        return [*self._tokenize(spaced(answer, question))[: self.max_txt_len - 1], self.end_token_id]
 
     def target_logits(
         self, prompt_embeds: Tensor, pairs: Sequence[tuple[list[int], list[int]]]
@@ -137,12 +147,3 @@ class SoftPrompted(Frozen):
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
-
-
-def needs_space(before: str) -> bool:
-    """Whether a space must part a prompt from what follows: most tokenizers mark a word's beginning by it."""
-    return bool(before) and not before[-1].isspace()
-
-
-def _after(before: str, text: str) -> str:
-    return f" {text}" if needs_space(before) else text

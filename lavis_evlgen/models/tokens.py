@@ -1,8 +1,9 @@
-"""Ids of tokens: the one that ends an answer, and rows of different lengths as a tensor."""
+"""From texts to tokens: the one that ends an answer, texts that follow others, rows of ids as a tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -32,6 +33,22 @@ def end_token(tokenizer: PreTrainedTokenizerBase, end: str | None) -> int:
             f"llm_end: {end!r} must be one token of this language model's tokenizer, which makes {tokens}"
         )
     return int(ids[0])
+
+
+def needs_space(before: str) -> bool:
+    """Whether a space must part a text from what follows: most tokenizers mark a word's beginning by it."""
+    return bool(before) and not before[-1].isspace()
+
+
+def spaced(text: str, before: str) -> str:
+    """A text as it follows another one."""
+    return f" {text}" if needs_space(before) else text
+
+
+def shared_start(ids: Sequence[int], others: Sequence[int]) -> list[int]:
+    """The ids before the first difference."""
+    pairs = zip(ids, others, strict=False)
+    return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -125,6 +125,23 @@ def test_a_prompt_carries_no_loss(tiny_model):
         assert target[-1] == language.end_token_id and len(target) > 1
 
 
+def test_opts_texts_begin_with_the_prompt_once(tiny_model, batch):
+    """BLIP-2's files let a processor write the prompt, and the model only mask it; without one the model writes it."""
+    language = tiny_model("opt").language
+    written = language.encode_text("a photo of a cat", "a photo of")
+    assert written == language.encode_text("a cat", "a photo of") == language.encode_text("a cat", "a photo of ")
+    assert language.tokenizer.decode(written[0], skip_special_tokens=True) == "a photo of"
+    assert language.tokenizer.decode(written[1]) == " a cat\n"
+
+
+@pytest.mark.parametrize("kind", ["opt", "any"])
+def test_a_prompt_without_room_for_a_text(tiny_model, batch, kind):
+    """It would leave nothing to learn (NaN), or only where to end."""
+    model = tiny_model(kind, prompt="a cat and a dog " * 9)
+    with pytest.raises(ConfigError, match=r"model.max_txt_len: 32 tokens leave no room for a text after the prompt"):
+        model(batch)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_close(tiny_model, batch, dtype):
     model = tiny_model("opt")
@@ -165,6 +182,8 @@ def test_optimizer_groups(tiny_model):
         ({"load_pretrained": True}, "model.pretrained names no file"),
         ({"merged_skip": True, "connector": "qformer"}, "a Q-Former merges no tokens"),
         ({"num_layers": 0}, "num_layers: 0"),
+        ({"max_txt_len": 1}, "model.max_txt_len: 1 tokens hold no text"),
+        ({"max_output_txt_len": 0}, "model.max_output_txt_len: 0 tokens hold no text"),
     ],
 )
 def test_bad_configuration(tiny_model, options, message):
