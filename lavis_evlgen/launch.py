@@ -29,7 +29,7 @@ from lavis_evlgen.launch_options import add_launch_options
 from lavis_evlgen.runners.activity import ACTIVITY
 from lavis_evlgen.runners.data_workers import worker_deaths_named
 from lavis_evlgen.runners.distributed import init_process_group, on_rank_zero, usable_device
-from lavis_evlgen.runners.interrupt import StopSignal
+from lavis_evlgen.runners.interrupt import StopSignal, end_with_agent
 from lavis_evlgen.runners.out_of_memory import OutOfMemory, memory_errors_explained
 from lavis_evlgen.runners.placement import Placement
 from lavis_evlgen.runners.settings import RunSettings
@@ -185,6 +185,7 @@ def start(argv: list[str] | None, evaluate: bool) -> dict[str, Any]:
         if device.type == "cpu":
             config.run.device = "cpu:0"  # LAVIS's runner has no model when the device is plain "cpu"
     with StopSignal(at_once=True), nullcontext() if stock else watched(placement, settings):
+        end_with_agent()
         metrics = run(config, stock)
     if dist.is_initialized():  # not after an error: the other ranks may never answer
         dist.barrier()  # all leave together: none closes its connections while another one still uses them

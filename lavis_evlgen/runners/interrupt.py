@@ -1,15 +1,19 @@
 """SIGTERM and SIGUSR1 as a wish: the running step is finished and saved before the process ends."""
 
+import ctypes
 import logging
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Optional
 
 WAIT_SECONDS = 20.0  # less than SLURM leaves between SIGTERM and SIGKILL
 EXIT_CODE = 143  # 128 + SIGTERM, what a shell reports for a process ended by SIGTERM
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 class StopSignal:
@@ -92,6 +96,15 @@ class StopSignal:
 def stop_requested() -> bool:
     """Whether this process was told to stop."""
     return StopSignal.current is not None and StopSignal.current.requested
+
+
+def end_with_agent(env: Mapping[str, str] = os.environ) -> None:
+    """Let the end of torchrun's agent be a SIGTERM for its processes, where the system (Linux) can do so.
+
+    A signal that the agent does not know, such as SIGUSR1, ends it at once and leaves them behind without their store.
+    """
+    if "TORCHELASTIC_RUN_ID" in env and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGTERM))
 
 
 def pass_on(told: list[str]) -> None:

@@ -10,7 +10,7 @@ import tiny_lavis
 from tiny_runs import losses, rows
 
 from lavis_evlgen.runners import interrupt
-from lavis_evlgen.runners.interrupt import StopSignal, pass_on
+from lavis_evlgen.runners.interrupt import StopSignal, end_with_agent, pass_on
 
 LIMIT = 0.3
 
@@ -62,6 +62,29 @@ def test_further_signals_do_not_put_the_end_off():
         assert left_after(lambda: blocked(stop)) < 20
         left.set()
         sender.join()
+
+
+def test_the_end_of_torchruns_agent_is_a_stop_signal():
+    """A process whose parent is ended by SIGUSR1, which torchrun does not pass on."""
+    reader, writer = os.pipe()
+    agent = os.fork()
+    if not agent:
+        if not os.fork():
+            with StopSignal() as stop:
+                end_with_agent({"TORCHELASTIC_RUN_ID": "none"})
+                os.write(writer, b"ready ")
+                end = time.monotonic() + 60
+                while not stop.requested and time.monotonic() < end:
+                    time.sleep(0.01)
+                os.write(writer, b"told" if stop.requested else b"left alone")
+            os._exit(0)
+        time.sleep(60)
+        os._exit(0)
+    os.close(writer)
+    assert os.read(reader, 6) == b"ready "
+    os.kill(agent, signal.SIGUSR1)
+    assert os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1]) == -signal.SIGUSR1
+    assert os.read(reader, 100) == b"told"
 
 
 def test_data_that_came_in_time_ends_nothing(monkeypatch):

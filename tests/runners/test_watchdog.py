@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_resume import same_weights, wait_for
 from tiny_runs import losses
+from torch.distributed import run as distributed_run
 
 LIMIT = 4.0
 IN_TIME = LIMIT + 40  # seconds on a busy machine; without the watchdog run.dist_timeout would end a run after 60
@@ -98,6 +99,35 @@ def test_torchrun_restarts_from_the_checkpoint(how, config, run_processes, tmp_p
     )
     assert "going on after step 5" in text
     assert run_processes(config("whole", model={"slow": 0.0}, **options)) == [0, 0]
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("handled", [False, True])
+def test_sigusr1_to_torchrun_saves_the_run(handled, config, run_processes, tmp_path):
+    """The agent ends by it, unless told otherwise; its processes save and leave in both cases."""
+    options = {"max_iters": 20, "iters_per_inner_epoch": 20}
+    argv = config(hang_timeout=60, model={"slow": 0.3}, **options)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    if handled and "signals_to_handle" not in Path(distributed_run.__file__).read_text():
+        pytest.skip("this torchrun passes no other signals on")
+    command += ["--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"] * handled
+    with open(tmp_path / "log", "w") as log:
+        env = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+        script = str(Path(__file__).parent / "tiny_run.py")
+        run = subprocess.Popen([*command, script, *argv], cwd=tmp_path, stdout=log, stderr=log, env=env)
+        wait_for(tmp_path / "out" / "log.jsonl", '"iters": 3', 300)
+        ranks = [rank_process(run.pid, rank) for rank in range(2)]
+        os.kill(run.pid, signal.SIGUSR1)
+        assert run.wait(100) == (1 if handled else -signal.SIGUSR1)
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    done = len(losses(tmp_path / "out"))
+    assert done < 20 and (tmp_path / "out" / f"checkpoint_{done}.pth").is_file()
+    assert run_processes(argv) == [0, 0]
+    assert run_processes(config("whole", **options)) == [0, 0]
     assert losses(tmp_path / "out") == losses(tmp_path / "whole")
 
 
