@@ -22,6 +22,7 @@ from lavis.tasks import setup_task
 from omegaconf import OmegaConf
 
 from lavis_evlgen import launch
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.embedded import pictures
 from lavis_evlgen.runners.features import use_feature_cache
 from lavis_evlgen.runners.loaders import TrainLoader
@@ -69,7 +70,7 @@ def main() -> None:
         "test": None,
         "test_unseen": None,
     }
-    config = launch.read_config(str(ROOT / "projects/demo/train.yaml"), [f"run.num_workers={args.workers}"])
+    config = read_config(str(ROOT / "projects/demo/train.yaml"), [f"run.num_workers={args.workers}"])
     config.datasets.image_caption.merge_with({"images": str(data), "annotations": annotations})
     config.run.output_dir = str(folder / "run")
     launch.fill_in(config.run, launch.Placement(), evaluate=False)

@@ -22,9 +22,9 @@ from lavis.tasks import setup_task
 from omegaconf import DictConfig, OmegaConf
 
 import lavis_evlgen  # noqa: F401  registers models, builders, tasks and the runner
-from lavis_evlgen.config_check import check_config
-from lavis_evlgen.config_text import load_yaml, resolve
-from lavis_evlgen.errors import ConfigError, DataError, EvlgenError, first_line
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import SECTIONS, read_config
+from lavis_evlgen.errors import ConfigError, DataError, EvlgenError
 from lavis_evlgen.launch_options import add_launch_options
 from lavis_evlgen.runners.activity import ACTIVITY
 from lavis_evlgen.runners.data_workers import worker_deaths_named
@@ -36,7 +36,6 @@ from lavis_evlgen.runners.settings import RunSettings
 from lavis_evlgen.runners.sharding import built
 from lavis_evlgen.runners.watchdog import watched
 
-SECTIONS = ("model", "datasets", "run")
 LAVIS_RUNNERS = ("runner_iter", "runner_base")
 
 
@@ -45,31 +44,6 @@ def parse_args(argv: list[str] | None, evaluate: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"lavis_evlgen.{verb}", description=f"{verb} a model as a yaml file says")
     add_launch_options(parser)
     return parser.parse_args(argv)
-
-
-def read_config(path: str, options: list[str], further: tuple[str, ...] = ()) -> DictConfig:
-    """The yaml with the options put in and every ``${...}`` resolved; ConfigError when it cannot be.
-
-    ``further`` names sections to keep beside those of a run. Options come first so that they also choose the default
-    yaml (model.model_type), which LAVIS overlooks.
-    """
-    if not os.path.isfile(path):
-        raise ConfigError(f"--cfg-path {path}: there is no such file (seen from {Path.cwd()})")
-    wrong = [option for option in options if "=" not in option]
-    if wrong:
-        raise ConfigError(f"--options takes KEY=VALUE, for example run.max_iters=10; not {' '.join(wrong)}")
-    loaded = load_yaml(path)
-    try:
-        config: Any = OmegaConf.merge(loaded, OmegaConf.from_dotlist(options))
-    except Exception as error:  # OmegaConf's own kinds, and those of yaml, which it reads values with
-        raise ConfigError(f"--options {' '.join(options)}: {first_line(error)}") from error
-    # sections that only serve others, as paths in ${paths.images}
-    for name in resolve(config, path) - {*SECTIONS, *further}:
-        config.pop(name, None)
-    missing = [name for name in SECTIONS if not isinstance(config.get(name), DictConfig)]
-    if missing:
-        raise ConfigError(f"{path}: the section {' and '.join(missing)} is missing or empty")
-    return config
 
 
 def fill_in(run: DictConfig, placement: Placement, evaluate: bool) -> torch.device:

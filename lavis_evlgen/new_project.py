@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.data_check import DataCheck, Item, check_data
 from lavis_evlgen.datasets.caption_annotations import dict_rows
 from lavis_evlgen.datasets.questions import read_questions
@@ -210,8 +211,6 @@ def _machine(device: str | None) -> dict[str, Any]:
 
 
 def _write(project: Project, out: Path, say: Callable[[str], Any]) -> None:
-    from lavis_evlgen.launch import read_config
-
     command = f"python -m lavis_evlgen.cli train --cfg-path {out}"
     out.write_text(project.yaml(command), encoding="utf-8")
     check_config(read_config(str(out), []))

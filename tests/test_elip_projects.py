@@ -16,7 +16,7 @@ from test_stock_runners import gloo  # noqa: F401  a fixture
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 
 from lavis_evlgen import launch, load_model_and_preprocess
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
 from lavis_evlgen.embedded import pictures
 from lavis_evlgen.errors import ConfigError
 

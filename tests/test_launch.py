@@ -17,6 +17,7 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "runners"))
 from tiny_runs import losses, rows, write_config  # noqa: E402
 
 from lavis_evlgen import launch  # noqa: E402
+from lavis_evlgen.configuration.read import read_config  # noqa: E402
 from lavis_evlgen.errors import ConfigError  # noqa: E402
 
 
@@ -26,7 +27,7 @@ def test_interpolations_are_resolved(tmp_path):
         "paths: {root: data}\nmodel: {arch: a, prompt: '${run.task} ${paths.root}'}\n"
         "datasets:\n  d:\n    images: ${paths.root}/images\nrun:\n  task: t\n  seed: 1\n  k: ${.seed}\n"
     )
-    config = launch.read_config(str(path), ["run.seed=7", "model.model_type=x"])
+    config = read_config(str(path), ["run.seed=7", "model.model_type=x"])
     assert OmegaConf.to_container(config) == {
         "model": {"arch": "a", "prompt": "t data", "model_type": "x"},
         "datasets": {"d": {"images": "data/images"}},
@@ -49,13 +50,13 @@ def test_a_bad_file_is_named_with_its_fault(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
-        launch.read_config(str(path), [])
+        read_config(str(path), [])
     assert message in str(error.value) and "bad.yaml" in str(error.value)
 
 
 def test_wrong_options(tmp_path):
     with pytest.raises(ConfigError, match="takes KEY=VALUE"):
-        launch.read_config(write_config(tmp_path)[1], ["run.seed", "1"])
+        read_config(write_config(tmp_path)[1], ["run.seed", "1"])
 
 
 def test_errors_are_one_line_and_exit_code_2(tmp_path, capsys):

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lavis_evlgen import cli, launch, new_project
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.errors import ConfigError, DataError
 from lavis_evlgen.new_project import split_files
 from lavis_evlgen.project_yaml import Project
@@ -266,7 +267,7 @@ def test_every_kind_of_configuration_is_a_valid_one(tmp_path, kind, questions, v
         "p", kind, questions, "yes", ["a, b.jsonl"], ["null", "x"], **sizes, longest=70, vit=vit, llm=llm, device=device
     )
     (tmp_path / "p.yaml").write_text(project.yaml("python"))
-    config = launch.read_config(str(tmp_path / "p.yaml"), [])
+    config = read_config(str(tmp_path / "p.yaml"), [])
     check_config(config)
     assert config.model.get("vit_model") == (vit or (llm and "hf:embedded:dinov2-small"))
     section = config.datasets[project.builder]

@@ -11,7 +11,8 @@ from PIL import Image
 
 from lavis_evlgen import launch
 from lavis_evlgen.comparison.plan import read_plan
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 
 ROOT = Path(__file__).parent.parent
 COMPARISONS = sorted(ROOT.glob("projects/blip2/*.yaml"))
@@ -20,7 +21,7 @@ PROJECTS = sorted(set(ROOT.glob("projects/**/*.yaml")) - set(COMPARISONS))
 
 @pytest.mark.parametrize("path", PROJECTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_project_files(path):
-    check_config(launch.read_config(str(path), []))
+    check_config(read_config(str(path), []))
     launched = path.read_text().splitlines()[0]
     assert (
         launched.startswith("# python -m torch.distributed.run")

@@ -11,7 +11,8 @@ from PIL import Image
 from question_files import coco_pictures, gqa_file, gqa_pictures, vqa_files, write
 
 from lavis_evlgen import launch
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 
 PROJECTS = Path(__file__).parent.parent / "projects" / "evlgen"
 GENERATION = {"max_len": 10, "min_len": 1, "num_beams": 5, "inference_method": "generate"}
@@ -174,7 +175,7 @@ def test_official_files(tmp_path, tiny_config, monkeypatch, name):
     config = {"model": model, "datasets": {dataset: {**kind, **processors}}, "run": {**OFFICIAL_RUN, **run}}
     config["run"]["output_dir"] = "output/EVLGen"
     OmegaConf.save(OmegaConf.create(config), tmp_path / "official.yaml")
-    check_config(launch.read_config(str(tmp_path / "official.yaml"), []))
+    check_config(read_config(str(tmp_path / "official.yaml"), []))
 
     monkeypatch.chdir(tmp_path)
     # the splits that are not asked for lie there too, as LAVIS would fetch them

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lavis_evlgen.comparison.values import as_text, check_keys, list_or_empty, text_or_none
-from lavis_evlgen.config_merge import merged
+from lavis_evlgen.configuration.merge import merged
+from lavis_evlgen.configuration.read import SECTIONS
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.launch import SECTIONS
 
 STAGE_KEYS = ("title", *SECTIONS)
 ARM_KEYS = ("group", "stages", *STAGE_KEYS)

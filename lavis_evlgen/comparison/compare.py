@@ -20,7 +20,7 @@ from lavis_evlgen.comparison.plan import Plan
 from lavis_evlgen.comparison.record import FILE, run_folder, write
 from lavis_evlgen.comparison.tuning import tune, tuned
 from lavis_evlgen.comparison.turns import train_by_turns
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
 from lavis_evlgen.launch import choose_runner, fill_in
 from lavis_evlgen.runners.distributed import init_process_group
 from lavis_evlgen.runners.interrupt import StopSignal

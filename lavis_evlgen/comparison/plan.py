@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 
 from lavis_evlgen.comparison.arms import Arm, read_arm
 from lavis_evlgen.comparison.values import as_text, check_keys, list_or_empty, text_or_none, whole_numbers
-from lavis_evlgen.config_merge import plain
+from lavis_evlgen.configuration.merge import plain
+from lavis_evlgen.configuration.read import SECTIONS, read_config
 from lavis_evlgen.errors import ConfigError, nearest
-from lavis_evlgen.launch import SECTIONS, read_config
 from lavis_evlgen.runners.settings import RunSettings
 
 TUNE_KEYS = ("key", "values", "steps", "seed", "arms")

@@ -8,11 +8,11 @@ from typing import Any
 from lavis.common.registry import registry
 from omegaconf import DictConfig
 
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.cost.measure import Measured, measure
 from lavis_evlgen.cost.skeleton import build_skeleton, model_section
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.launch import read_config
 from lavis_evlgen.runners.settings import RunSettings
 
 A100_BF16 = 312e12

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
-from lavis_evlgen.config_merge import merged
+from lavis_evlgen.configuration.merge import merged
 from lavis_evlgen.cost.published import NAMES, published_config
 from lavis_evlgen.cost.shapes import empty_modules
 from lavis_evlgen.embedded import weights as embedded

@@ -17,7 +17,7 @@ _LAVIS_VITS = {"eva_clip_g": "eva_vit_g.pth", "clip_L": "clip_vit_L.pth"}
 
 
 def check_keys(path: str) -> Iterator[Result]:
-    from lavis_evlgen.config_check import check_config
+    from lavis_evlgen.configuration.check import check_config
     from lavis_evlgen.errors import ConfigError
     from lavis_evlgen.runners.settings import RunSettings
 
@@ -195,7 +195,7 @@ def _costs(config: Any, processes: int) -> dict[str, Any]:
 
 
 def _read(path: str) -> Any:
-    from lavis_evlgen.launch import read_config
+    from lavis_evlgen.configuration.read import read_config
 
     return read_config(os.path.expanduser(path), [])
 

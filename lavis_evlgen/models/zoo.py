@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lavis_evlgen.config_merge import merged
+from lavis_evlgen.configuration.merge import merged
 from lavis_evlgen.embedded.folders import PREFIX
 from lavis_evlgen.errors import ConfigError
 from lavis_evlgen.interchange.pretrained import Interchange

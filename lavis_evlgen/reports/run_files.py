@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.errors import DataError
 from lavis_evlgen.json_text import parse_json
-from lavis_evlgen.launch import read_config
 from lavis_evlgen.runners.checkpointing import EXPORT
 from lavis_evlgen.runners.progress import RunLog
 from lavis_evlgen.runners.settings import RunSettings

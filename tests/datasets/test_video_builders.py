@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import lavis_evlgen.datasets.builders
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
 from lavis_evlgen.datasets.bad_samples import BadSample
 from lavis_evlgen.datasets.frame_sampling import sample_frames
 from lavis_evlgen.errors import ConfigError, DataError

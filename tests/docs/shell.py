@@ -16,7 +16,8 @@ from workplace import tiny_training
 
 from lavis_evlgen import cli, launch
 from lavis_evlgen.comparison.plan import read_plan
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 
 PYTHON = ("python", "python3", ".venv/bin/python")
 LAUNCHERS = ("lavis_evlgen.train", "lavis_evlgen.evaluate", "lavis/train.py", "lavis/evaluate.py")
@@ -64,7 +65,7 @@ def run(words: Sequence[str], tiny: dict) -> None:
         module, arguments = f"lavis_evlgen.{arguments[0]}", arguments[1:]
     if module in LAUNCHERS:
         args = launch.parse_args(arguments, evaluate=False)
-        config = launch.read_config(args.cfg_path, args.options)
+        config = read_config(args.cfg_path, args.options)
         options = [*args.options, *tiny_training(tiny, config.datasets)]
         scores = launch.start(["--cfg-path", args.cfg_path, "--options", *options], evaluate="evaluate" in module)
         assert scores and all("agg_metrics" in split for split in scores.values()), scores
@@ -111,7 +112,7 @@ def _check_configuration(args: argparse.Namespace, checked: Callable[[str, list[
 
 
 def _check_run(path: str, options: list[str]) -> None:
-    check_config(launch.read_config(path, options))
+    check_config(read_config(path, options))
 
 
 def _check_plan(path: str, options: list[str]) -> None:

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from pages import LANGUAGES, NEEDS, OTHERS, PAGES, ROOT, Block, blocks, name, prose
 from workplace import make_workplace
 
-from lavis_evlgen import launch
 from lavis_evlgen.cli import build_parser
 from lavis_evlgen.comparison.plan import read_plan
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 
 CLI = "python -m lavis_evlgen.cli"
 MODEL = {"arch": "evlgen", "model_type": "demo"}
@@ -86,7 +86,7 @@ def check_yaml(block: Block) -> None:
             for stage in arm.stages:
                 check_config(stage.config)
     else:
-        check_config(launch.read_config(path, []))
+        check_config(read_config(path, []))
 
 
 def check_python(text: str) -> None:

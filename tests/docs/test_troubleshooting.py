@@ -10,7 +10,8 @@ from pages import ROOT
 from torch.utils.data import DataLoader, Dataset
 
 from lavis_evlgen import launch, load_model_and_preprocess
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.errors import EvlgenError
 from lavis_evlgen.metrics.captions import score_captions
 from lavis_evlgen.models.checkpoints import read_weights
@@ -36,7 +37,7 @@ class Stuck(Dataset):
 
 
 def unknown_key() -> None:
-    check_config(launch.read_config(PRETRAINING, ["run.max_itersss=3"]))
+    check_config(read_config(PRETRAINING, ["run.max_itersss=3"]))
 
 
 def no_such_part() -> None:

@@ -12,9 +12,9 @@ from mutations import damaged, encodings, mutated, one_of_each
 from omegaconf import OmegaConf
 
 from lavis_evlgen.comparison.plan import read_plan
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.errors import ConfigError
-from lavis_evlgen.launch import read_config
 from lavis_evlgen.models.config import ModelConfig
 from lavis_evlgen.project_yaml import Project
 from lavis_evlgen.runners.settings import RunSettings

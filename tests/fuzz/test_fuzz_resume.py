@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mutations import mutated, places, values
 
 from lavis_evlgen import launch
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.runners import rng
 from lavis_evlgen.runners.placement import Placement
@@ -21,7 +22,7 @@ def runner(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     argv = tiny_runs.write_config(folder, max_iters=2, iters_per_inner_epoch=2)
     launch.start(argv, evaluate=False)
-    config = launch.read_config(argv[1], [])
+    config = read_config(argv[1], [])
     launch.fill_in(config.run, Placement(), evaluate=False)
     launch.choose_runner(config.run, stock=False)
     state = torch.load(folder / "out" / "checkpoint_2.pth", weights_only=True)

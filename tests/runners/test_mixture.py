@@ -17,8 +17,9 @@ from lavis.common.registry import registry
 from PIL import Image
 from tiny_runs import write_config
 
+from lavis_evlgen.configuration.read import read_config
 from lavis_evlgen.datasets.shard_writer import Entry, write_shards
-from lavis_evlgen.launch import lavis_config, read_config
+from lavis_evlgen.launch import lavis_config
 from lavis_evlgen.runners.loaders import TrainLoader
 from lavis_evlgen.runners.mixture import Turns
 from lavis_evlgen.runners.settings import RunSettings

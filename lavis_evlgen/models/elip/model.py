@@ -19,7 +19,7 @@ from lavis.common.utils import is_url
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_evlgen.config_merge import merged
+from lavis_evlgen.configuration.merge import merged
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models.elip.guidance import GUIDANCE_KEYS, Guidance, without_dropout
 from lavis_evlgen.models.elip.parts import PART_KEYS, local_parts, replaced

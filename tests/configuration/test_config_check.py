@@ -7,7 +7,7 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
 import lavis
-from lavis_evlgen.config_check import check_config
+from lavis_evlgen.configuration.check import check_config
 from lavis_evlgen.errors import ConfigError
 
 PROJECTS = Path(lavis.__file__).parent / "projects"

@@ -18,12 +18,12 @@ from lavis.common.registry import registry
 from lavis.common.utils import get_abs_path
 from omegaconf import DictConfig, OmegaConf
 
-from lavis_evlgen.config_merge import check_fits
+from lavis_evlgen.configuration.merge import check_fits
+from lavis_evlgen.configuration.read import SECTIONS
 from lavis_evlgen.errors import ConfigError, nearest
 from lavis_evlgen.runners.schedule import SCHEDULES
 from lavis_evlgen.runners.settings import RunSettings
 
-SECTIONS = ("model", "datasets", "run")
 MODEL_KEYS = frozenset({"arch", "model_type", "load_pretrained"})  # LAVIS's files set the last also where none reads it
 DATASET_KEYS = frozenset(
     {"type", "data_type", "dataset_card", "build_info", "vis_processor", "text_processor", "kw_processor"}

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 import lavis_evlgen
 from lavis_evlgen import launch
 from lavis_evlgen.comparison.plan import read_plan
-from lavis_evlgen.config_merge import check_fits, merged
+from lavis_evlgen.configuration.merge import check_fits, merged
 from lavis_evlgen.cost.skeleton import model_section
 from lavis_evlgen.errors import ConfigError
 
