@@ -22,8 +22,9 @@ FOLDER = trained.folder("demo")
 # shares of captions that need no tokenizer
 SHARES = ("exact_match", "named_right", "size_right", "background_right", "place_right")
 # Another processor rounds otherwise, and a caption that hung in the balance has other words then: of the 40 of the
-# subset none with AVX-512, 5 with AVX2 alone, 7 without. With weights that are not these all would.
-OTHERWISE = 12
+# subset none with AVX-512, where they were measured, 5 with AVX2 alone, 7 without. With other weights all would.
+AS_MEASURED = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+TOLERANCE, OTHERWISE = (0.03, 3) if AS_MEASURED else (0.15, 12)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_a_subset_is_captioned_as_the_provenance_says(model, provenance):
     assert indices == stated["subset"]["indices"]
     scores, captions = measure(*model, provenance["data"], "test", generation, indices)
     for share in SHARES:
-        assert scores[share] == pytest.approx(stated["subset"]["scores"][share], abs=0.15), share
+        assert scores[share] == pytest.approx(stated["subset"]["scores"][share], abs=TOLERANCE), share
     differing = [name for name, caption in stated["subset"]["captions"].items() if captions[name] != caption]
     assert len(differing) <= OTHERWISE < len(captions) == 40
 
