@@ -66,7 +66,7 @@ class AnswerScoring(SoftPrompted):
             that are not kept.
         """
         scores = torch.full((len(questions), len(answers)), -math.inf, device=prompt_embeds.device)
-        encoded: dict[str, list[Tensor]] = {}
+        encoded: dict[bool, list[Tensor]] = {}
         rounds = _most(len(questions), scores.device) if self.sharded else len(questions)
         for number in range(rounds):  # with sharded weights all processes go as often; some ask again then
             row = number % len(questions)
