@@ -104,4 +104,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     print("\n" + table(results, cases, time.monotonic() - began))
-    return int(any(result.error for result in results))
+    return exit_code(results, cases)
+
+
+def exit_code(results: list[Result], planned: list[Case]) -> int:
+    """0 where every planned fault was begun in time, and none had an effect that stayed."""
+    return int(len(results) < len(planned) or any(result.error for result in results))

@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from fault_campaign import cases, damaged_checkpoints
-from fault_campaign.command import main, try_case
+from fault_campaign.command import exit_code, main, try_case
 from fault_campaign.comparison import difference
 from fault_campaign.runs import Failed, Missed, Run
 from fault_campaign.table import Result, table
@@ -125,6 +125,10 @@ def test_the_table_counts_what_struck_and_says_how_to_repeat_a_failure():
     assert lines[2].split()[:4] == ["all", "2", "1", "1"]
     assert lines[3] == "9 s; 1 of 4 planned faults were not begun in time, 1 did not strike in 6 attempts"
     assert lines[4] == 'FAILED --only "SIGTERM" --case 1 --seed 7: step 3 was lost'
+    done = [results[0], results[2]]
+    assert exit_code(done, cases.plan(2, 7, ["SIGTERM"])) == 0
+    assert exit_code(results, cases.plan(3, 7, ["SIGTERM"])) == 1  # one failed
+    assert exit_code(done, cases.plan(3, 7, ["SIGTERM"])) == 1  # one was not begun
 
 
 @pytest.mark.parametrize("damage", [damaged_checkpoints.cut, damaged_checkpoints.flip, damaged_checkpoints.hole])
