@@ -90,16 +90,19 @@ class ModelConfig:
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> ModelConfig:
-        """Check the keys and build the configuration.
+        """Check the keys and build the configuration; null means the default, where it has no meaning of its own.
 
         Raises:
             ConfigError: an unknown key (the nearest known one is named), a value of another kind, or beta above 0.
         """
         check_keys(values, cls.keys())
-        for key, kind in get_type_hints(cls).items():
-            if (value := values.get(key)) is not None and not _is_a(value, kind):
+        kinds = get_type_hints(cls)
+        given = {key: value for key, value in values.items() if value is not None or _is_a(None, kinds[key])}
+        for key, value in given.items():
+            if not _is_a(value, kinds[key]):
+                kind = kinds[key]
                 raise ConfigError(f"model.{key}: {str(value)[:60]!r}, expected {getattr(kind, '__name__', kind)}")
-        config = cls(**values)
+        config = cls(**given)
         if config.beta:
             raise ConfigError(f"model.beta: {config.beta}, but EVLGen has one loss; set beta: 0")
         return config

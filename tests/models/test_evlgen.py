@@ -201,6 +201,16 @@ def test_official_files_with_alpha_run(tiny_model, batch):
     assert model(batch)["loss"].isfinite() and model.connector.num_tokens_out == 9
 
 
+@torch.no_grad()
+def test_null_means_the_default(tiny_model, batch):
+    """As after `prompt:` with nothing behind it; keys of which null says something keep it."""
+    nulls = dict.fromkeys(["prompt", "merge", "connector", "num_frames", "drop_path_rate", "alpha", "beta"])
+    model = tiny_model("opt", **nulls)
+    assert model.prompt == "" and model(batch)["loss"].item() == tiny_model("opt")(batch)["loss"].item()
+    with pytest.raises(ConfigError, match="model.opt_model is not set"):
+        tiny_model("opt", **nulls, opt_model=None)
+
+
 def test_starting_from_a_bert(tmp_path, tiny_model, reference):
     from transformers import BertConfig, BertModel
 
