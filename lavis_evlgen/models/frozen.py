@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Frozen(nn.Module):
@@ -34,3 +34,17 @@ class Frozen(nn.Module):
 
     def train(self, mode: bool = True) -> Frozen:
         return super().train(mode and not self.frozen)
+
+
+def parameters_behind(output: Tensor) -> set[nn.Parameter]:
+    """The parameters that an output's gradient reaches, found without computing any."""
+    found, seen, waiting = set(), set(), [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(node.variable)
+        waiting.extend(before for before, _ in node.next_functions)
+    return found

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel
 from lavis_evlgen.downloads import download_cached_file
 from lavis_evlgen.errors import ConfigError, WeightsError
 from lavis_evlgen.models.checkpoints import read_weights
-from lavis_evlgen.models.frozen import Frozen
+from lavis_evlgen.models.frozen import Frozen, parameters_behind
 from lavis_evlgen.models.hub import load_pretrained, parse_precision, weights_are_left_out
 from lavis_evlgen.models.vit_blocks import checkpoint_blocks, find_blocks
 
@@ -162,10 +162,30 @@ def build_vision_tower(
         raise ConfigError(f"vit_model: {vit_model!r} is unknown; choose eva_clip_g, clip_L, eva_vit or hf:NAME-OR-PATH")
     if use_grad_checkpoint:
         checkpoint_blocks(tower.encoder)
-    _set_precision(tower.encoder, parse_precision(vit_precision, "vit_precision"))
+    dtype = parse_precision(vit_precision, "vit_precision")
     if freeze_vit:
+        _set_precision(tower.encoder, dtype)
         tower.freeze()
+    else:  # small steps vanish in 16 bits; what trains computes in the run's precision
+        tower.encoder.float()
+        _freeze_unused(tower)
     return tower
+
+
+@torch.no_grad()
+def _freeze_unused(tower: VisionTower) -> None:
+    """Freeze what no token depends on: poolers, mask tokens, blocks after `feature_layer`.
+
+    With several processes DDP would wait for gradients of these for ever, and stop the run.
+    """
+    tower.eval()  # draws no random numbers
+    weights = next(tower.parameters())
+    with torch.enable_grad():
+        tokens = tower(weights.new_zeros(1, 3, tower.image_size, tower.image_size))
+    tower.train()
+    used = parameters_behind(tokens)
+    for parameter in tower.parameters():
+        parameter.requires_grad_(parameter in used)
 
 
 def _build_eva(

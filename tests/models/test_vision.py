@@ -51,6 +51,24 @@ def test_a_tower_stays_frozen(tmp_path):
     assert free.train().training and free(torch.randn(1, 3, 56, 56)).requires_grad
 
 
+@pytest.mark.parametrize("layer", [-1, -2])
+@pytest.mark.parametrize("kind", [*VITS, "eva_vit"])
+def test_a_tower_that_trains(tmp_path, reference, kind, layer):
+    """Its weights are in fp32, and each that trains gets a gradient: DDP stops a run where one does not."""
+    options = {"vit_config": reference["vit_config"]}
+    if kind != "eva_vit":
+        VITS[kind]().save_pretrained(tmp_path)
+        options = {"vit_config": {"feature_layer": layer}}
+    name = kind if kind == "eva_vit" else f"hf:{tmp_path}"
+    tower = build_vision_tower(name, image_size=56, vit_precision="bf16", freeze_vit=False, **options).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        tower(torch.randn(2, 3, 56, 56)).square().sum().backward()
+    trained = {name for name, parameter in tower.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, parameter in tower.named_parameters() if parameter.grad is not None}
+    assert len(trained) > len(list(tower.parameters())) // 4
+    assert {parameter.dtype for parameter in tower.parameters()} == {torch.float32}
+
+
 def test_fingerprint_tells_weights_apart(tmp_path):
     save(tmp_path, "dinov2")
     build = lambda size: build_vision_tower(f"hf:{tmp_path / 'dinov2'}", image_size=size, vit_precision="fp32")  # noqa: E731
