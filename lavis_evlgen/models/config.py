@@ -130,7 +130,15 @@ class ModelConfig:
         Args:
             kind: the model's only kind of language model, or None where the configuration decides: `llm_family`, else
                 OPT for `opt_model`, Vicuna where `llm_model` is called so, any other by its own tokenizer.
+
+        Raises:
+            ConfigError: no language model is named, or two of which nothing says which one is meant.
         """
+        if not kind and not self.llm_family and self.opt_model and self.llm_model:
+            raise ConfigError(
+                f"model.opt_model {self.opt_model!r} and model.llm_model {self.llm_model!r} are both set (one perhaps "
+                "by the model type's own file): set the one that is not meant to null"
+            )
         kind = kind or self.llm_family or ("opt" if self.opt_model else "vicuna" if self._is_vicuna() else "any")
         key = "opt_model" if kind == "opt" else "llm_model"
         name = getattr(self, key)

@@ -107,7 +107,7 @@ class EVLGenAny(_Pretrained):
     PRETRAINED_MODEL_CONFIG_DICT = _types(demo="evlgen_demo.yaml", custom="evlgen_custom.yaml")
 
 
-@register("model", "evlgen_video", "liptome_video_opt", "liptome_video_vicuna")
+@register("model", "evlgen_video")
 class EVLGenVideo(_Pretrained):
     """EVLGen for clips, with the temporal contextualizer unless the configuration says otherwise.
 
@@ -129,6 +129,21 @@ class EVLGenVideo(_Pretrained):
             "custom": "evlgen_video_custom.yaml",
         }
     )
+
+
+@register("model", "liptome_video_opt")
+class EVLGenVideoOPT(EVLGenVideo):
+    """EVLGenVideo under the official name of its form with OPT."""
+
+    language_kind = "opt"
+
+
+@register("model", "liptome_video_vicuna")
+class EVLGenVideoVicuna(EVLGenVideo):
+    """EVLGenVideo under the official name of its form with Vicuna, also where a model type's yaml names OPT."""
+
+    language_kind = "vicuna"
+    default_model_type = "pretrain_vicuna7b"
 
 
 @register("model", "blip2_stage1")

@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+from lavis.common.registry import registry
 from lavis.models import clip_vit
+from omegaconf import OmegaConf
 from tiny_vits import VITS
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -280,6 +282,21 @@ def test_the_language_model_follows_the_configuration(tiny_model, tiny_config, p
     named = tmp_path / "vicuna-7b-v1.3"
     named.symlink_to(parity_dir.absolute() / "tiny_llama")
     assert type(tiny_model("video", llm_model=str(named)).language).__name__ == "Vicuna"
+
+
+def test_the_official_names_say_which_language_model(tiny_config, parity_dir):
+    """Also beside the OPT of a model type's file, and in a folder that is not called Vicuna."""
+    both = tiny_config("video_opt", llm_model=str(parity_dir / "tiny_llama"))
+    build = lambda name: registry.get_model_class(name).from_config(OmegaConf.create(both))  # noqa: E731
+    assert type(build("liptome_video_vicuna").language).__name__ == "Vicuna"
+    assert type(build("liptome_video_opt").language).__name__ == "OPT"
+    with pytest.raises(ConfigError, match=r"model.opt_model .* and model.llm_model .* are both set .* to null"):
+        build("evlgen_video")
+    parts = {key: both[key] for key in both if key != "opt_model"}
+    for model_type in ("pretrain_vicuna7b", "pretrain_vicuna13b"):
+        options = {**parts, "num_layers": None, "pretrained": None}
+        model = registry.get_model_class("evlgen_video").from_pretrained(model_type, **options)
+        assert type(model.language).__name__ == "Vicuna"
 
 
 def test_video_checkpoints_and_other_models(tiny_model, parity_dir, tmp_path):
