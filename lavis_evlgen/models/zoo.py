@@ -114,7 +114,7 @@ class EVLGenVideo(_Pretrained):
     The language model is the one that the configuration names: `opt_model` (OPT) or `llm_model` (Vicuna or any).
     """
 
-    language_kind = None
+    language_kind: str | None = None
     default_temporal = "contextualizer"
     default_model_type = "msrvtt"
     PRETRAINED_MODEL_CONFIG_DICT = _types(
