@@ -107,5 +107,5 @@ def test_wrong_configurations_stop_before_training(scst, train):
         train(scst(scst_sampels=3))
     with pytest.raises(ConfigError, match="run.scst_samples is unknown"):
         train(scst(task="captioning", scst_samples=2))
-    with pytest.raises(ConfigError, match="TinyModel cannot draw captions"):
+    with pytest.raises(ConfigError, match="TinyModel cannot sample captions"):
         train(scst(model={"arch": "tiny", "model_type": "default"}))

@@ -35,7 +35,7 @@ def ended_within(process, seconds: float) -> None:
 def test_a_lost_rank_is_named_and_the_run_goes_on(victim, how, config, start_processes, run_processes, tmp_path):
     argv = config(hang_timeout=LIMIT, model=SLOW, **OPTIONS)
     processes = start_processes(argv, 2)
-    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 8')
+    wait_for(tmp_path / "out" / "log.jsonl", '"iters": 11')  # the fast steps before may be over before a heartbeat
     os.kill(processes[victim].pid, how)
     survivor = processes[1 - victim]
     ended_within(survivor, IN_TIME)
