@@ -8,7 +8,7 @@ from pathlib import Path
 from lavis_evlgen.runners import interrupt
 
 from .cases import kind
-from .runs import Failed, Missed, Run
+from .runs import USER_ERROR, Failed, Missed, Run
 from .workplace import Workplace
 
 PLAIN = ("map", "stream", "mixture", "workers")
@@ -102,7 +102,7 @@ def worker_killed(place: Workplace) -> str:
     code = run.wait()[0]
     if code == 0:
         raise Missed("the run was over")
-    if "worker" not in run.last_words():
+    if code != USER_ERROR or not re.search(r"^error: .*worker \d", run.said(), re.MULTILINE):
         raise Failed(f"the run ended with {code} without naming a data worker: {run.last_words()}")
     place.recover(run, place.reference("workers"))
     return f"ended with code {code}"

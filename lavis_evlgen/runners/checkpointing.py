@@ -13,6 +13,7 @@ import torch
 from lavis_evlgen.datasets.whole_files import UNFINISHED, unfinished
 from lavis_evlgen.errors import EvlgenError, WeightsError
 from lavis_evlgen.models.safe_loading import files_beside, read_plain
+from lavis_evlgen.runners.data_workers import worker_deaths_held_back
 
 BEST = "checkpoint_best.pth"
 BEST_COPY = "checkpoint_best_copy.pth"
@@ -24,7 +25,8 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write ``state`` so that ``path`` is either the old file or the whole new one; EvlgenError when it cannot be."""
     try:
         with unfinished(path) as temporary, open(temporary, "wb") as file:
-            torch.save(state, file)
+            with worker_deaths_held_back():
+                torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(path.parent)

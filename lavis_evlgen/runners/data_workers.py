@@ -1,19 +1,27 @@
 """Batches of a DataLoader whose worker processes may be killed or block: which one it was, and what it was reading."""
 
 import signal
+import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, ClassVar
 from weakref import WeakSet
 
 from torch.utils.data import ConcatDataset, DataLoader
 
-from lavis_evlgen.errors import DataError, EvlgenError
+from lavis_evlgen.errors import DataError, EvlgenError, first_line
 
 REAPED_SECONDS = 3.0  # at most, until the exit code of a process that closed its connections is known
 _SIGNS = (RuntimeError, OSError, EOFError)  # torch's own error, and those of tensors that lay with the dead process
+_OF_TORCH = "DataLoader worker"  # how its error begins
+_WAY_OUT = (
+    "Usually the machine's memory or /dev/shm was full: lower run.num_workers (each worker holds batches of its own) "
+    "or give the container more shared memory (docker run --shm-size=8g); run.num_workers=0 reads in the main process, "
+    "where an error of the reader is seen"
+)
 _NAMES = ("image", "video", "image_id", "question_id")  # what tells a sample from others, in records of LAVIS's kind
 
 
@@ -28,6 +36,9 @@ class Batches(Iterator[Any]):
         self._name = name
         self._iterator: Any = iter(loader)
         Batches.live.add(self)
+        if (fault := self.dead()) is not None:  # torch looks after workers only once all of them have started
+            self.close()
+            raise DataError(fault)
 
     def __next__(self) -> Any:
         try:
@@ -47,11 +58,7 @@ class Batches(Iterator[Any]):
         if not found:
             return None
         ended = "; ".join(self._doing(number) + _end_of(worker.exitcode) for number, worker in found)
-        return (
-            f"{self._name}: {ended}. Usually the machine's memory or /dev/shm was full: lower run.num_workers (each "
-            "worker holds batches of its own) or give the container more shared memory (docker run --shm-size=8g); "
-            "run.num_workers=0 reads in the main process, where an error of the reader is seen"
-        )
+        return f"{self._name}: {ended}. {_WAY_OUT}"
 
     def _wait_for_exit_codes(self) -> None:
         end = time.monotonic() + REAPED_SECONDS
@@ -97,7 +104,26 @@ def worker_deaths_named() -> Iterator[None]:
             if (dead := batches.dead()) is not None:
                 batches.close()
                 raise DataError(dead) from error
+        if str(error).startswith(_OF_TORCH):  # it struck while a loader was still starting its workers
+            raise DataError(f"{first_line(error)} {_WAY_OUT}") from error
         raise
+
+
+@contextmanager
+def worker_deaths_held_back() -> Iterator[None]:
+    """Keep torch's error about a dead worker until the block is over: C++ that is writing ends the process by it."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held_back: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGCHLD, lambda *signalled: held_back.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    if held_back:
+        handler(*held_back[-1])  # it looks at all workers
 
 
 def sample_name(dataset: Any, index: int) -> str:
